@@ -1,0 +1,1 @@
+"""Launch files, configuration, the demo and its report."""

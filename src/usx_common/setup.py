@@ -1,0 +1,21 @@
+from setuptools import find_packages, setup
+
+PACKAGE = "usx_common"
+
+setup(
+    name=PACKAGE,
+    version="0.1.0",
+    description="Geometry in millimetres, time, point clouds and the one ROS edge of the usx suite",
+    license="Apache-2.0",
+    maintainer="usx maintainers",
+    maintainer_email="maintainers@usx-suite.org",
+    packages=find_packages(include=[PACKAGE, f"{PACKAGE}.*"]),
+    package_data={"": ["*.safetensors", "*.yaml", "*.csv", "*.msg", "*.srv", "*.json", "*.txt", "py.typed"]},
+    data_files=[
+        ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
+        (f"share/{PACKAGE}", ["package.xml"]),
+    ],
+    python_requires=">=3.10",
+    install_requires=['numpy>=1.26', 'scipy>=1.11', 'numba>=0.59', 'SimpleITK>=2.3', 'trimesh>=4.0'],
+    zip_safe=False,
+)

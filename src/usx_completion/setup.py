@@ -1,0 +1,27 @@
+from setuptools import find_packages, setup
+
+PACKAGE = "usx_completion"
+
+setup(
+    name=PACKAGE,
+    version="0.1.0",
+    description="Shape models that recover complete lumbar vertebrae",
+    license="Apache-2.0",
+    maintainer="usx maintainers",
+    maintainer_email="maintainers@usx-suite.org",
+    packages=find_packages(include=[PACKAGE, f"{PACKAGE}.*"]),
+    package_data={"": ["*.safetensors", "*.yaml", "*.csv", "*.msg", "*.srv", "*.json", "*.txt", "py.typed"]},
+    data_files=[
+        ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
+        (f"share/{PACKAGE}", ["package.xml"]),
+    ],
+    python_requires=">=3.10",
+    install_requires=['numpy>=1.26', 'scipy>=1.11', 'numba>=0.59', 'safetensors>=0.4', 'rich>=13'],
+    zip_safe=False,
+    entry_points={
+        "console_scripts": [
+            "completion_node = usx_completion.node:main",
+            "build_shape_model = usx_completion.build_shape_model:main",
+        ],
+    },
+)

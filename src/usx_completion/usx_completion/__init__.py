@@ -1,0 +1,1 @@
+"""Shape models that recover complete lumbar vertebrae."""

@@ -1,0 +1,1 @@
+"""Tracked ultrasound frames to a bone surface and a volume."""

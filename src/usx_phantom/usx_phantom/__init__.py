@@ -1,0 +1,1 @@
+"""Digital lumbar spine phantom: shapes, ultrasound and X-ray simulation, acquisitions."""

@@ -1,0 +1,1 @@
+"""The browser view of a usx session, where there is no RViz."""

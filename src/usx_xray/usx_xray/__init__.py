@@ -1,0 +1,1 @@
+"""X-ray and cone-beam CT: receiving, reading and vertebral bodies."""
