@@ -16,7 +16,7 @@ READABLE = (".ply", ".stl", ".obj", ".off")
 
 @dataclass(frozen=True)
 class Mesh:
-    """A triangle mesh: ``vertices`` (V, 3) float64 in mm, ``faces`` (F, 3) int32, counter-clockwise seen from outside."""
+    """A triangle mesh: ``vertices`` (V, 3) float64 in mm, ``faces`` (F, 3) int32, counter-clockwise from outside."""
 
     vertices: NDArray[np.float64]
     faces: NDArray[np.int32]
@@ -40,8 +40,8 @@ class Mesh:
 def read_mesh(path: str | Path) -> Mesh:
     """Mesh of a PLY, STL, OBJ or OFF file, in the file's units and axes.
 
-    Vertices at the same place are merged (an STL repeats them for every face). Raises UsxError naming the file when it is missing, unreadable, empty, without
-    faces, or holds numbers that are not finite.
+    Vertices at the same place are merged (an STL repeats them for every face). Raises UsxError naming the file when
+    it is missing, unreadable, empty, without faces, or holds numbers that are not finite.
     """
     path = Path(path)
     if not path.is_file():

@@ -73,9 +73,9 @@ def _validate_element(parameter: Parameter, whole: Any, element: Any) -> Any:
         element = float(element)
     if kind is not type(element):
         raise _refusal(parameter, whole, f"of type {kind.__name__}")
-    if kind is float and not math.isfinite(element):
+    if isinstance(element, (int, float)) and not math.isfinite(element):
         raise _refusal(parameter, whole, "finite")
-    if kind in (int, float) and not _within(parameter, element):
+    if isinstance(element, (int, float)) and not _within(parameter, element):
         raise _refusal(parameter, whole, _range(parameter))
     if parameter.choices is not None and element not in parameter.choices:
         raise _refusal(parameter, whole, _range(parameter))
