@@ -96,7 +96,8 @@ BY_NAME = {p.name: p for p in TABLE}
 
 
 @pytest.mark.parametrize(("name", "value", "expected"), [
-    ("spacing", 1, 1.0), ("count", 7, 7), ("kind", "none", "none"), ("matrix", [], []), ("matrix", [1] * 16, [1.0] * 16),
+    ("spacing", 1, 1.0), ("count", 7, 7), ("kind", "none", "none"), ("matrix", [], []),
+    ("matrix", [1] * 16, [1.0] * 16),
     ("names", ["A"], ["A"]), ("use", False, False), ("even", 4, 4),
 ])
 def test_good_parameters(name, value, expected):
@@ -105,9 +106,11 @@ def test_good_parameters(name, value, expected):
 
 
 @pytest.mark.parametrize(("name", "value", "words"), [
-    ("spacing", 0.0, "0.05 .. 10"), ("spacing", float("nan"), "finite"), ("spacing", "x", "float"), ("spacing", True, "float"),
+    ("spacing", 0.0, "0.05 .. 10"), ("spacing", float("nan"), "finite"), ("spacing", "x", "float"),
+    ("spacing", True, "float"),
     ("count", 0, ">= 1"), ("count", 1.5, "int"), ("kind", "box", "none, fan"), ("matrix", [1.0] * 12, "it has 12"),
-    ("matrix", 3.0, "a list"), ("names", [1], "str"), ("use", 1, "bool"), ("even", 3, "even"), ("matrix", "x" * 16, "list"),
+    ("matrix", 3.0, "a list"), ("names", [1], "str"), ("use", 1, "bool"), ("even", 3, "even"),
+    ("matrix", "x" * 16, "list"),
 ])
 def test_bad_parameters_are_named_with_value_and_range(name, value, words):
     with pytest.raises(UsxError) as caught:
