@@ -19,6 +19,10 @@ STAND_INS = {name: f"{__package__}.{name}" for name in ("rclpy", "tf2_ros", "mes
 MESSAGE_PACKAGE = re.compile(r"[a-z0-9_]+_(msgs|srvs|interfaces)$")
 
 
+class RuntimeChoiceError(ImportError):
+    """Neither runtime can be used as things are; the message says what to do."""
+
+
 class _PackageAlias(ModuleType):
     """A package under a second name. Its `__path__` is empty, so that no other finder loads its submodules twice."""
 
@@ -94,10 +98,10 @@ def active() -> bool:
 def forced() -> str:
     """The value of USX_ROS: "real", "embedded" or "" (decide by what is installed).
 
-    Raises ImportError for any other value."""
+    Raises RuntimeChoiceError for any other value."""
     value = os.environ.get("USX_ROS", "")
     if value not in ("", "real", "embedded"):
-        raise ImportError(f"USX_ROS={value}: must be 'real' or 'embedded' (or unset)")
+        raise RuntimeChoiceError(f"USX_ROS={value}: must be 'real' or 'embedded' (or unset)")
     return value
 
 
@@ -121,8 +125,8 @@ def uses_real() -> bool:
 def install() -> None:
     """Make `import rclpy` work: leave it to a real ROS 2 where there is one, else map it to this package.
 
-    Calling it again changes nothing. Raises ImportError where a real rclpy is found (or demanded by USX_ROS=real)
-    but cannot be imported."""
+    Calling it again changes nothing. Raises RuntimeChoiceError where a real rclpy is found, or demanded by
+    USX_ROS=real, but cannot be imported."""
     if active():
         return
     if uses_real():
@@ -135,12 +139,14 @@ def install() -> None:
 def _check_real() -> None:
     location = real_location()
     if location is None:
-        raise ImportError("USX_ROS=real, but no rclpy can be found: source the set-up file of a ROS 2 distribution first")
+        raise RuntimeChoiceError(
+            "USX_ROS=real, but no rclpy can be found: source the set-up file of a ROS 2 distribution first"
+        )
     try:
         importlib.import_module("rclpy")
     except ImportError as error:
         version = f"{sys.version_info.major}.{sys.version_info.minor}"
-        raise ImportError(
+        raise RuntimeChoiceError(
             f"A real rclpy was found ({location}) but does not import in Python {version}: {error}. "
             "Use the Python version of that ROS 2 distribution, or open a shell without it sourced, "
             "or set USX_ROS=embedded to use the embedded runtime."

@@ -43,16 +43,16 @@ class Subscriber(SimpleFilter):
         return self.topic
 
 
-def _stamp(message: Any, allow_headerless: bool, clock: Any) -> int:
+def _stamp(message: Any, allow_headerless: bool) -> int:
     """Nanoseconds of the header; for a message without one the clock's now, where that is allowed."""
     header = getattr(message, "header", None)
     if header is not None and hasattr(header, "stamp"):
         return int(header.stamp.sec) * NANOSECONDS + int(header.stamp.nanosec)
     if allow_headerless:
-        return int(clock.now().nanoseconds)
-    raise AttributeError(
-        f"message_filters: {type(message).__name__} has no header with a stamp; use allow_headerless=True or another type"
-    )
+        from usx_runtime.rclpy.clock import Clock, ClockType
+
+        return int(Clock(clock_type=ClockType.ROS_TIME).now().nanoseconds)
+    raise AttributeError(f"message_filters: {type(message).__name__} has no header with a stamp (see allow_headerless)")
 
 
 class Cache(SimpleFilter):
@@ -72,7 +72,7 @@ class Cache(SimpleFilter):
         self.incoming_connection = f.registerCallback(self.add)
 
     def add(self, msg: Any) -> None:
-        stamp = _stamp(msg, self.allow_headerless, _ros_clock())
+        stamp = _stamp(msg, self.allow_headerless)
         with self._lock:
             self._items.append((stamp, next(self._count), msg))
             self._items.sort(key=lambda item: item[:2])
@@ -132,7 +132,7 @@ class TimeSynchronizer(SimpleFilter):
 
     def add(self, msg: Any, place: int) -> None:
         """Take `msg` of filter number `place`."""
-        stamp = _stamp(msg, self.allow_headerless, _ros_clock())
+        stamp = _stamp(msg, self.allow_headerless)
         with self.lock:
             queue = self.queues[place]
             queue[stamp] = msg
@@ -169,9 +169,3 @@ class ApproximateTimeSynchronizer(TimeSynchronizer):
             if max(chosen) - min(chosen) <= self.slop:
                 return chosen
         return None
-
-
-def _ros_clock() -> Any:
-    from usx_runtime.rclpy.clock import Clock, ClockType
-
-    return Clock(clock_type=ClockType.ROS_TIME)

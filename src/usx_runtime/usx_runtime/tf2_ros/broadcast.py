@@ -7,12 +7,12 @@ from threading import Thread
 from typing import Any
 
 from usx_runtime import messages
-from usx_runtime.qos import DurabilityPolicy, HistoryPolicy, QoSProfile
+from usx_runtime.qos import DurabilityPolicy, QoSProfile
 from usx_runtime.tf2_ros.buffer import Buffer
 
-DYNAMIC_QOS = QoSProfile(depth=100, durability=DurabilityPolicy.VOLATILE, history=HistoryPolicy.KEEP_LAST)
-STATIC_LISTENER_QOS = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL, history=HistoryPolicy.KEEP_LAST)
-STATIC_BROADCASTER_QOS = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL, history=HistoryPolicy.KEEP_LAST)
+DYNAMIC_QOS = QoSProfile(depth=100, durability=DurabilityPolicy.VOLATILE)
+STATIC_LISTENER_QOS = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+STATIC_BROADCASTER_QOS = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
 class TransformListener:

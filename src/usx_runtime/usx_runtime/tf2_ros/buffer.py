@@ -192,7 +192,9 @@ class Buffer:
 
     def _check_frame(self, role: str, frame: str) -> None:
         if not frame:
-            raise InvalidArgumentException(f"Invalid argument passed to lookupTransform argument {role}: frame_id cannot be empty")
+            raise InvalidArgumentException(
+                f"Invalid argument passed to lookupTransform argument {role}: frame_id is empty"
+            )
         if frame.startswith("/"):
             raise InvalidArgumentException(
                 f"Invalid argument '{frame}' passed to lookupTransform argument {role}: "
@@ -212,7 +214,9 @@ class Buffer:
             return compose(inverse(target_chain[top]), source_chain[top])
         stopped = source_stop or target_stop
         if stopped is not None:
-            raise ExtrapolationException(f"{stopped}, when looking up transform from frame [{source}] to frame [{target}]")
+            raise ExtrapolationException(
+                f"{stopped}, when looking up transform from frame [{source}] to frame [{target}]"
+            )
         raise _unconnected(target, source)
 
     def _climb(self, frame: str, stamp: int, until: Any) -> tuple[dict[str, Rigid], ExtrapolationException | None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-class TransformException(Exception):  # noqa: N818 (tf2's name)
+class TransformException(Exception):
     """Base of everything a look-up can raise."""
 
 

@@ -1,0 +1,7 @@
+"""`python -m usx_runtime ...` is `usx ...`."""
+
+import sys
+
+from usx_runtime.cli import main
+
+sys.exit(main())
