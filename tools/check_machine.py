@@ -56,8 +56,8 @@ def main() -> int:
     if version != VERIFIED:
         print(f"note: Python {name} is expected to work; 3.11 is the one that was verified")
     try:
+        import ensurepip  # noqa: F401
         import venv  # noqa: F401
-        import ensurepip  # noqa: F401, I001
     except ImportError:
         print(f"error: this Python cannot make virtual environments; type: sudo apt-get install python{name}-venv")
         return 1

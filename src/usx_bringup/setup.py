@@ -1,8 +1,9 @@
-from glob import glob
+from pathlib import Path
 
 from setuptools import find_packages, setup
 
 PACKAGE = "usx_bringup"
+TOP = Path("../..")  # launch/ and config/ are shown at the top of the workspace
 
 setup(
     name=PACKAGE,
@@ -16,8 +17,8 @@ setup(
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
         (f"share/{PACKAGE}", ["package.xml"]),
-        (f"share/{PACKAGE}/launch", sorted(glob("../../launch/*.launch.xml"))),
-        (f"share/{PACKAGE}/config", sorted(glob("../../config/*.*"))),
+        (f"share/{PACKAGE}/launch", sorted(map(str, TOP.glob("launch/*.launch.xml")))),
+        (f"share/{PACKAGE}/config", sorted(map(str, TOP.glob("config/*.*")))),
     ],
     python_requires=">=3.10",
     install_requires=['numpy>=1.26', 'scipy>=1.11', 'matplotlib>=3.7', 'rich>=13'],
@@ -25,7 +26,8 @@ setup(
     entry_points={
         "console_scripts": [
             "demo = usx_bringup.demo:main",
-            "when_ready = usx_bringup.node:main",
+            "when_ready = usx_bringup.node:when_ready",
+            "recorder = usx_bringup.node:recorder",
         ],
     },
 )

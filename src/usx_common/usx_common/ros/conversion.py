@@ -51,7 +51,6 @@ def image_to_array(message: Image) -> NDArray:
     """
     kind, channels = ENCODINGS[message.encoding]
     itemsize = np.dtype(kind).itemsize
-    order = ">" if message.is_bigendian and itemsize > 1 else "<"
     rows = np.frombuffer(memoryview(message.data), np.uint8).reshape(message.height, message.step)
     pixels = rows[:, : message.width * channels * itemsize]
     if channels == 3:
@@ -59,8 +58,8 @@ def image_to_array(message: Image) -> NDArray:
         return ((colour.astype(np.uint16) @ LUMA) >> 8).astype(np.uint8)
     if itemsize == 1:
         return pixels
-    values = np.ascontiguousarray(pixels).view(np.dtype(kind).newbyteorder(order))
-    return values.astype(kind, copy=False)
+    values = np.ascontiguousarray(pixels).view(">u2" if message.is_bigendian else "<u2")
+    return values.astype(np.uint16, copy=False)
 
 
 def array_to_image(pixels: NDArray, encoding: str, frame_id: str, stamp: Time) -> Image:
@@ -180,5 +179,5 @@ def _marker(kind: int, frame_id: str, stamp: Time, identity: tuple[str, int], rg
 
 def _bytes(values: NDArray) -> array:
     data = array("B")
-    data.frombytes(memoryview(np.ascontiguousarray(values)).cast("B") if values.size else b"")
+    data.frombytes(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)
     return data

@@ -99,7 +99,8 @@ class Diagnostics:
         self._facts: dict[str, str] = {}
         self._streams: dict[str, tuple[StreamCounters, RateMeter | None, LatencyMeter | None]] = {}
         self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        self._timer = node.create_timer(DIAGNOSTICS_PERIOD_S, self.publish, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        steady = Clock(clock_type=ClockType.STEADY_TIME)  # /clock stops with the bag; the reports must not
+        self._timer = node.create_timer(DIAGNOSTICS_PERIOD_S, self.publish, clock=steady)
 
     def watch(self, counters: StreamCounters, rate: RateMeter | None = None,
               latency: LatencyMeter | None = None) -> StreamCounters:
