@@ -93,12 +93,23 @@ def _canal_distance(x: float, y: float, z: float, c: np.ndarray) -> float:
 
 
 @njit(cache=True)
+def _cannot_reach(x: float, y: float, z: float, c: np.ndarray, distance: float) -> bool:
+    """Whether the cone lies farther away than `distance` for sure (its bounding ball does)."""
+    mx, my, mz = x - 0.5 * (c[0] + c[3]), y - 0.5 * (c[1] + c[4]), z - 0.5 * (c[2] + c[5])
+    lx, ly, lz = c[3] - c[0], c[4] - c[1], c[5] - c[2]
+    reach = 0.5 * math.sqrt(lx * lx + ly * ly + lz * lz) + max(max(c[6], c[7]), max(c[8], c[9])) + distance
+    return reach < 0.0 or mx * mx + my * my + mz * mz > reach * reach
+
+
+@njit(cache=True)
 def field_at(x: float, y: float, z: float, body: np.ndarray, canal: np.ndarray, cones: np.ndarray,
              blend: float) -> float:
     """Field of one vertebra at one point: smooth union of body and cones, minus the canal (mm)."""
     lowest = _body_distance(x, y, z, body)
     total = 1.0
     for i in range(cones.shape[0]):
+        if _cannot_reach(x, y, z, cones[i], lowest + 12.0 * blend):
+            continue
         d = _cone_distance(x, y, z, cones[i])
         if d < lowest:
             total = total * math.exp((d - lowest) / blend) + 1.0

@@ -39,7 +39,7 @@ SPREADS = {
     "superior_length": 0.100,
     "inferior_length": 0.100,
     "spinous_length": 0.100,
-    "spinous_height": 0.120,
+    "spinous_height": 0.090,
     "spinous_thickness": 0.150,
     "transverse_lift": 0.10,  # rad
     "transverse_sweep": 0.10,
@@ -47,7 +47,7 @@ SPREADS = {
     "inferior_tilt": 0.07,
     "superior_splay": 0.07,
     "inferior_splay": 0.07,
-    "spinous_droop": 0.10,
+    "spinous_droop": 0.07,
     "radius": 0.060,
     "wedge": 0.022,  # anterior/posterior height ratio SD 0.05-0.07 (CTSpinoPelvic1K)
     "hollow": 0.7,  # mm

@@ -5,17 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 from usx_common import transforms
 from usx_common.levels import LEVELS
-from usx_common.meshes import Mesh, vertex_normals
+from usx_common.meshes import Mesh
 
 from usx_phantom.sampling import sample_subject, sample_vertebra
 from usx_phantom.template import DEFAULT_SPACING, carried_mesh
-from usx_phantom.vertebra import VertebraShape, mean_vertebra
+from usx_phantom.vertebra import Solid, VertebraShape, mean_vertebra
 
-# Smallest space between bones of neighbouring levels (facet joint cartilage is 1-2 mm thick on each side).
+# Smallest space between bones of neighbouring levels (cartilage of a facet joint).
 JOINT_GAP = 1.0
 
 
@@ -59,12 +58,12 @@ def sample_spine(seed: int, settings: SpineSettings | None = None, spacing: floa
     subject = sample_subject(rng)
     shapes = {level: sample_vertebra(level, subject, rng, settings.amplitude) for level in LEVELS}
     poses = _stack(shapes, settings, rng)
-    meshes = {}
-    for level, shape in shapes.items():
-        mesh = carried_mesh(shape, level, spacing)
-        warped = mesh.vertices + smooth_noise(mesh.vertices, settings, rng)
-        meshes[level] = Mesh(warped, mesh.faces).transformed(poses[level])
-    return Spine(separate(meshes), poses)
+    meshes = _meshes(shapes, poses, spacing)
+    sizes = np.cumsum([len(mesh.vertices) for mesh in meshes.values()])[:-1]
+    noise = smooth_noise(np.concatenate([mesh.vertices for mesh in meshes.values()]), settings, rng)
+    parts = np.split(noise, sizes)
+    return Spine({level: Mesh(mesh.vertices + part, mesh.faces)
+                  for (level, mesh), part in zip(meshes.items(), parts, strict=True)}, poses)
 
 
 def mean_spine(spacing: float = DEFAULT_SPACING) -> Spine:
@@ -72,8 +71,13 @@ def mean_spine(spacing: float = DEFAULT_SPACING) -> Spine:
     shapes = {level: mean_vertebra(level).shape for level in LEVELS}
     still = SpineSettings(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
     poses = _stack(shapes, still, np.random.default_rng(0))
-    meshes = {level: carried_mesh(shapes[level], level, spacing).transformed(poses[level]) for level in LEVELS}
-    return Spine(separate(meshes), poses)
+    return Spine(_meshes(shapes, poses, spacing), poses)
+
+
+def _meshes(shapes: dict[str, VertebraShape], poses: dict[str, np.ndarray], spacing: float) -> dict[str, Mesh]:
+    solids = {level: shape.solid() for level, shape in shapes.items()}
+    return {level: carried_mesh(shapes[level], level, spacing, JointField(level, solids, poses)).transformed(pose)
+            for level, pose in poses.items()}
 
 
 def _stack(shapes: dict[str, VertebraShape], settings: SpineSettings, rng: np.random.Generator
@@ -111,32 +115,29 @@ def smooth_noise(points: np.ndarray, settings: SpineSettings, rng: np.random.Gen
     return np.cos(points @ frequencies.T + phases) @ weights
 
 
-def separate(meshes: dict[str, Mesh], gap: float = JOINT_GAP, rounds: int = 6) -> dict[str, Mesh]:
-    """Push touching surfaces of neighbouring levels apart until `gap` mm lie between them; both give way by half."""
-    vertices = {level: mesh.vertices.copy() for level, mesh in meshes.items()}
-    for _ in range(rounds):
-        normals = {level: vertex_normals(Mesh(vertices[level], meshes[level].faces)) for level in LEVELS}
-        pushes = {level: np.zeros_like(vertices[level]) for level in LEVELS}
-        for upper, lower in zip(LEVELS[:-1], LEVELS[1:], strict=True):
-            for a, b in ((upper, lower), (lower, upper)):
-                rows, push = _push(vertices[a], vertices[b], normals[b], gap)
-                pushes[a][rows] += push
-        if not any(push.any() for push in pushes.values()):
-            break
-        for level in LEVELS:
-            vertices[level] += pushes[level]
-    return {level: Mesh(vertices[level], meshes[level].faces) for level in LEVELS}
+class JointField:
+    """Field of one vertebra among its neighbours, in its own frame.
 
+    Where two bones would touch, both end `JOINT_GAP` / 2 before the surface that is equally deep in either: the
+    joint surfaces fit each other and never overlap.
+    """
 
-def _push(moving: np.ndarray, other: np.ndarray, normals: np.ndarray, gap: float) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of `moving` nearer than `gap` to, or inside, the other surface, and their way out by half (mm)."""
-    low, high = other.min(0) - gap, other.max(0) + gap
-    near = np.flatnonzero(((moving >= low) & (moving <= high)).all(1))
-    if not len(near):
-        return near, np.zeros((0, 3))
-    distance, nearest = cKDTree(other).query(moving[near])
-    outward = normals[nearest]
-    signed = ((moving[near] - other[nearest]) * outward).sum(1)
-    # A vertex deep inside has its nearest surface far away; one outside beyond the gap needs nothing.
-    close = (signed < gap) & (distance < 10.0) & ((signed < 0.0) | (distance < 2.0 * gap))
-    return near[close], (0.55 * (gap - signed[close]))[:, None] * outward[close]
+    def __init__(self, level: str, solids: dict[str, Solid], poses: dict[str, np.ndarray]) -> None:
+        self._own = solids[level]
+        index = LEVELS.index(level)
+        names = [LEVELS[i] for i in (index - 1, index + 1) if 0 <= i < len(LEVELS)]
+        self._neighbours = [(solids[n], transforms.invert(poses[n]) @ poses[level]) for n in names]
+
+    def __call__(self, points: np.ndarray) -> np.ndarray:
+        """Field (N,) mm at `points` (N, 3) mm."""
+        own = self._own.field(points)
+        result = own.copy()
+        for solid, to_neighbour in self._neighbours:
+            moved = transforms.apply(to_neighbour, points)
+            low, high = solid.bounds()
+            rows = np.flatnonzero(((moved >= low) & (moved <= high)).all(1))
+            if len(rows):
+                bisector = 0.5 * (own[rows] - solid.field(moved[rows]) + JOINT_GAP)
+                near = np.maximum(1.0 - np.abs(result[rows] - bisector), 0.0)
+                result[rows] = np.maximum(result[rows], bisector) + 0.25 * near**2
+        return result

@@ -6,9 +6,11 @@ surface along the field's gradient. All samples of a level share their faces.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 
 import numpy as np
+from scipy.sparse import csr_matrix, diags
 from usx_common.meshes import Mesh
 
 from usx_phantom.marching_cubes import iso_surface
@@ -72,8 +74,12 @@ def _places(solid: Solid, points: np.ndarray) -> np.ndarray:
     return np.concatenate([t[:, :, None], rest / _radii(solid, t)], axis=2)
 
 
-def carried_mesh(shape: VertebraShape, level: str, spacing: float = DEFAULT_SPACING) -> Mesh:
-    """Mesh of `shape`, a sample of `level`, with the vertices and faces of the level's mean."""
+def carried_mesh(shape: VertebraShape, level: str, spacing: float = DEFAULT_SPACING,
+                 field: Callable[[np.ndarray], np.ndarray] | None = None) -> Mesh:
+    """Mesh of `shape`, a sample of `level`, with the vertices and faces of the level's mean.
+
+    `field`: what the vertices are moved onto, (N, 3) -> (N,) mm, where it is not the shape's own field alone.
+    """
     template = template_mesh(level, spacing)
     weights, places = _skinning(level, spacing)
     solid, mean = shape.solid(), mean_vertebra(level).shape.solid()
@@ -83,16 +89,44 @@ def carried_mesh(shape: VertebraShape, level: str, spacing: float = DEFAULT_SPAC
              + rest[:, :, 0:1] * e1 + rest[:, :, 1:2] * e2)
     body = template.vertices * (solid.body[0:3] / mean.body[0:3])
     vertices = weights[:, 0:1] * body + np.einsum("nc,nci->ni", weights[:, 1:], moved)
-    return Mesh(_onto_surface(solid, vertices), template.faces)
+    target = field or solid.field
+    vertices = _onto_surface(target, vertices)
+    return Mesh(_free_stuck(target, vertices, template.faces), template.faces)
 
 
-def _onto_surface(solid: Solid, vertices: np.ndarray, steps: int = 3, h: float = 0.05) -> np.ndarray:
-    """Newton steps onto the zero level; the gradient is taken afresh at each step."""
+def _free_stuck(field: Callable[[np.ndarray], np.ndarray], vertices: np.ndarray, faces: np.ndarray,
+                tolerance: float = 0.05, rounds: int = 6) -> np.ndarray:
+    """Draw vertices that found no surface (a tip wholly given way to a neighbour) back along the mesh."""
+    average = None
+    for _ in range(rounds):
+        stuck = np.abs(field(vertices)) > tolerance
+        if not stuck.any():
+            break
+        if average is None:
+            pairs = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
+            links = csr_matrix((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(len(vertices),) * 2)
+            average = diags(1.0 / np.maximum(np.asarray(links.sum(1)).ravel(), 1.0)) @ links
+        for _ in range(15):
+            vertices[stuck] = (average @ vertices)[stuck]
+        vertices[stuck] = _onto_surface(field, vertices[stuck], steps=6)
+    return vertices
+
+
+def _onto_surface(field: Callable[[np.ndarray], np.ndarray], vertices: np.ndarray, steps: int = 12,
+                  h: float = 0.05, tolerance: float = 0.02) -> np.ndarray:
+    """Newton steps onto the zero level, for the vertices that are not there yet."""
     corners = np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1.0]])
-    for _ in range(steps):
-        values = np.stack([solid.field(vertices + h * corner) for corner in corners])
+    vertices = vertices.copy()
+    rows = np.arange(len(vertices))
+    for step in range(steps):
+        values = np.stack([field(vertices[rows] + h * corner) for corner in corners])
         gradient = np.einsum("cn,ci->ni", values, corners) / (4.0 * h)
         value = values.mean(0)
         slope = np.maximum((gradient**2).sum(1), 0.25)
-        vertices = vertices - np.clip(value / slope, -2.0, 2.0)[:, None] * gradient
+        # Later steps are damped: near a crease they would jump from side to side.
+        damping = 1.0 if step < 4 else 0.6
+        vertices[rows] -= damping * np.clip(value / slope, -2.0, 2.0)[:, None] * gradient
+        rows = rows[np.abs(value) > tolerance]
+        if not len(rows):
+            break
     return vertices
