@@ -69,11 +69,13 @@ class Supervisor:
             return
 
     async def _run_once(self, process: Process) -> int:
+        # A pipe of our own: with asyncio's, wait() also waits for grandchildren that hold the pipe open.
+        reading_end, writing_end = os.pipe()
         try:
             child = await asyncio.create_subprocess_exec(
                 *process.command,
                 stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
+                stdout=writing_end,
                 stderr=asyncio.subprocess.STDOUT,
                 env={**process.environment, "PYTHONUNBUFFERED": "1"},
                 cwd=process.folder,
@@ -81,12 +83,15 @@ class Supervisor:
             )
         except OSError as error:
             self.show(f"[ERROR] [launch]: [{process.name}] cannot be started: {error}")
+            os.close(reading_end)
             return 127
+        finally:
+            os.close(writing_end)
         self._register(child.pid, "+")
         self.show(f"[INFO] [{process.name}]: process started with pid [{child.pid}]")
         if self._level:  # a stop was asked for while this process was being born
             self._signal(ESCALATION[self._level - 1])
-        reading = asyncio.create_task(self._show_output(process.name, child.stdout))
+        reading = asyncio.create_task(self._show_output(process.name, reading_end))
         code = await child.wait()
         # What it has started and left behind goes with it; it might also keep the pipe of the output open.
         self._end_group(child.pid, signal.SIGTERM)
@@ -97,8 +102,10 @@ class Supervisor:
         self._say_end(process, child.pid, code)
         return code
 
-    async def _show_output(self, name: str, stream: asyncio.StreamReader | None) -> None:
-        assert stream is not None
+    async def _show_output(self, name: str, pipe: int) -> None:
+        stream = asyncio.StreamReader()
+        protocol = asyncio.StreamReaderProtocol(stream)
+        await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, os.fdopen(pipe, "rb", 0))
         rest = b""
         while data := await stream.read(65536):
             *lines, rest = (rest + data).split(b"\n")
