@@ -19,6 +19,7 @@ ORIGINS = np.array([[0, 0, 147.5], [0, -10, 212.5], [0, 10, 228], [0, 10.5, 192]
                     [0, -70.7, 192.5], [0, 70.7, 91.0]])
 AXES = np.array([[0, 0, 1], [0, 1, 0], [0, 0, 1], [0, -1, 0], [0, 0, 1], [0, 1, 0], [0, 0, 1.0]])
 FLANGE_MM = 35.0
+_CROSS = np.array([[[0, -z, y], [z, 0, -x], [-y, x, 0]] for x, y, z in AXES])
 POSITION_LIMITS = np.radians([170, 120, 170, 120, 170, 120, 175.0])
 VELOCITY_LIMITS = np.radians([85, 85, 100, 75, 130, 135, 135.0])
 
@@ -50,8 +51,13 @@ NAMING = {
 
 def joint_transforms(q: np.ndarray) -> list[np.ndarray]:
     """Seven (4, 4) child-to-parent transforms for joint angles `q` (7,), rad; mm."""
-    return [transforms.make_transform(Rotation.from_rotvec(axis * angle).as_matrix(), origin)
-            for origin, axis, angle in zip(ORIGINS, AXES, np.asarray(q, float), strict=True)]
+    c, s = np.cos(q), np.sin(q)
+    steps = np.zeros((JOINTS, 4, 4))
+    # Rodrigues' formula, all joints at once.
+    steps[:, :3, :3] = np.eye(3) + s[:, None, None] * _CROSS + (1.0 - c)[:, None, None] * (_CROSS @ _CROSS)
+    steps[:, :3, 3] = ORIGINS
+    steps[:, 3, 3] = 1.0
+    return list(steps)
 
 
 def flange_transform() -> np.ndarray:
@@ -81,9 +87,12 @@ def jacobian(q: np.ndarray) -> np.ndarray:
 def inverse(target: np.ndarray, start: np.ndarray, tolerance_mm: float = 1e-5) -> np.ndarray:
     """Joint angles (7,) within the limits whose flange pose is `target` (4, 4), near `start` (7,).
 
-    Bounded least squares (scipy); the redundant joint stays near `start`. Raises BadRobotTarget when the pose is out
-    of reach: it then says by how much.
+    Newton steps of least length, so that the redundant joint stays near `start`; where they fail or leave the limits,
+    bounded least squares (scipy). Raises BadRobotTarget when the pose is out of reach: it then says by how much.
     """
+    q = _newton(target, start)
+    if q is not None and (np.abs(q) <= POSITION_LIMITS).all():
+        return q
     lever, pull = 300.0, 1e-4  # mm per rad, so that angles and lengths weigh alike
 
     def residual(q: np.ndarray) -> np.ndarray:
@@ -104,6 +113,20 @@ def inverse(target: np.ndarray, start: np.ndarray, tolerance_mm: float = 1e-5) -
         raise BadRobotTarget(f"flange position {where} mm is out of the robot's reach (by {np.linalg.norm(miss[:3]):.1f}"
                              f" mm, {np.degrees(np.linalg.norm(miss[3:]) / lever):.1f} degrees): move the patient nearer")
     return result.x
+
+
+def _newton(target: np.ndarray, start: np.ndarray, steps: int = 20) -> np.ndarray | None:
+    q = np.array(start, float)
+    for _ in range(steps):
+        pose = forward(q)
+        miss = np.concatenate([target[:3, 3] - pose[:3, 3],
+                               Rotation.from_matrix(target[:3, :3] @ pose[:3, :3].T).as_rotvec()])
+        if np.abs(miss[:3]).max() < 1e-9 and np.abs(miss[3:]).max() < 1e-11:
+            return q
+        q = q + np.linalg.lstsq(jacobian(q), miss, rcond=1e-6)[0]
+        if not np.isfinite(q).all() or np.abs(q).max() > 10.0:
+            return None
+    return q if np.abs(miss[:3]).max() < 1e-6 and np.abs(miss[3:]).max() < 1e-8 else None
 
 
 def check_velocities(q: np.ndarray, times: np.ndarray) -> None:
