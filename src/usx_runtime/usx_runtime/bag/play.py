@@ -98,6 +98,8 @@ class Player:
     def _wait_for_subscribers(self) -> None:
         """Until no further subscription turns up: what is sent before a subscriber is known is lost to it."""
         writers = [outlet.writer for outlet in self.outlets.values()]
+        if self.clock is not None:
+            writers.append(self.clock.outlet.writer)
         limit = time.monotonic() + DISCOVERY_LIMIT
         quiet_since, known = time.monotonic(), 0
         while not self.stop.wait(0.05):

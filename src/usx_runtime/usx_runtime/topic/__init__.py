@@ -1,0 +1,1 @@
+"""`usx topic`: list topics, show their messages and rates."""
