@@ -1,0 +1,182 @@
+"""Cone-beam CT of a scene: a volume of Hounsfield units, and its files as a DICOM CT series.
+
+The grid's axes are those of the patient (LPS); z runs from feet to head. The reconstructed field is a cylinder about
+the middle of the label map; outside it there is air, as devices fill it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+from pydicom.uid import CTImageStorage
+from scipy import ndimage
+from usx_common.transforms import apply, invert
+from usx_common.volumes import Volume, VolumeGrid
+
+from usx_phantom.dicom_common import CannotWrite, decimal, digest, make_uid, new_dataset, save, set_pixels
+from usx_phantom.density import BadScene, Material, XrayScene, bone_excess, gas_pockets, label_bounds
+from usx_phantom.ultrasound_settings import BadSettings
+
+AIR = -1000.0
+LOWEST, HIGHEST = -1024, 3071  # the 12 bits of a CT
+INTERCEPT = -1024
+MOST_VOXELS = 200_000_000
+
+
+@dataclass(frozen=True)
+class CbctSettings:
+    """Grid and quality: `spacing` mm (isotropic), `diameter` of the reconstructed cylinder mm, `margin` mm above and
+    below the labels, `blur` mm (one sd of the point spread), `noise` HU (one sd in the middle), `cupping` HU that are
+    missing in the middle."""
+
+    spacing: float = 1.0
+    diameter: float = 240.0
+    margin: float = 12.0
+    blur: float = 0.5
+    noise: float = 38.0
+    cupping: float = 30.0
+    material: Material = field(default_factory=Material)
+
+    def __post_init__(self) -> None:
+        for name, low, high in (("spacing", 0.1, 10.0), ("diameter", 20.0, 600.0), ("margin", 0.0, 300.0),
+                                ("blur", 0.0, 5.0), ("noise", 0.0, 500.0), ("cupping", 0.0, 500.0)):
+            value = getattr(self, name)
+            if not (np.isfinite(value) and low <= value <= high):
+                raise BadSettings(f"CBCT {name} = {value}: must be {low:g} to {high:g}")
+
+
+def simulate(scene: XrayScene, settings: CbctSettings | None = None, seed: int = 0) -> Volume:
+    """Volume of HU (int16) of a scene. The same scene, settings and seed give the same voxels.
+
+    Raises BadScene for an empty label map or a grid of more than 200 million voxels.
+    """
+    settings = settings or CbctSettings()
+    grid = plan_grid(scene.labelmap, settings)
+    hounsfield = soft_tissue(scene, grid, settings.material, seed)
+    _add_bone(hounsfield, grid, bone_excess(scene.labelmap, settings.material, seed))
+    if settings.blur > 0:
+        ndimage.gaussian_filter(hounsfield, settings.blur / settings.spacing, output=hounsfield)
+    radius = _distance_from_axis(grid) / (settings.diameter / 2.0)
+    hounsfield -= (settings.cupping * (1.0 - np.minimum(radius, 1.0) ** 2)).astype(np.float32)
+    hounsfield += _noise(hounsfield.shape, settings, seed) * (1.15 - 0.35 * np.minimum(radius, 1.0)).astype(np.float32)
+    hounsfield[:, radius > 1.0] = AIR
+    return Volume(np.clip(np.rint(hounsfield), LOWEST, HIGHEST).astype(np.int16), grid)
+
+
+def plan_grid(labelmap: Volume, settings: CbctSettings) -> VolumeGrid:
+    """Grid around the middle of the labels. Raises BadScene when it would be too large."""
+    low, high = label_bounds(labelmap)
+    extent = np.array([settings.diameter, settings.diameter, high[2] - low[2] + 2.0 * settings.margin])
+    size = np.maximum(np.rint(extent / settings.spacing).astype(int), 2)
+    if size.prod() > MOST_VOXELS:
+        raise BadScene(f"a CBCT of {size.tolist()} voxels is too large; at most {MOST_VOXELS}: use a larger spacing")
+    origin = (low + high) / 2.0 - (size - 1) / 2.0 * settings.spacing
+    return VolumeGrid(origin, np.full(3, settings.spacing), tuple(size.tolist()))
+
+
+def soft_tissue(scene: XrayScene, grid: VolumeGrid, material: Material, seed: int) -> NDArray[np.float32]:
+    """(z, y, x) HU without bone: air around the trunk, fat under the skin of the back, muscle, gas."""
+    nx, ny, nz = grid.size
+    x = grid.origin[0] + np.arange(nx) * grid.spacing[0]
+    y = grid.origin[1] + np.arange(ny) * grid.spacing[1]
+    hounsfield = np.empty((nz, ny, nx), dtype=np.float32)
+    pockets = gas_pockets(scene.labelmap, seed)
+    plane = np.stack([*np.meshgrid(x, y), np.zeros((ny, nx))], axis=-1).reshape(-1, 3)
+    for k in range(nz):
+        plane[:, 2] = grid.origin[2] + k * grid.spacing[2]
+        depth = scene.skin.height(plane[:, 0], plane[:, 2]) - plane[:, 1]
+        values = np.where(depth < material.fat_thickness, material.fat, material.soft)
+        for pocket in pockets:
+            values[pocket.inside(plane)] = material.gas
+        values[~scene.skin.inside(plane)] = AIR
+        hounsfield[k] = values.reshape(ny, nx)
+    return hounsfield
+
+
+def write_series(volume: Volume, folder: str | Path, seed: int = 0) -> list[Path]:
+    """Write HU (z, y, x) as one DICOM CT file per slice; returns the files, feet first. Same input, same bytes.
+
+    Raises CannotWrite when the volume holds values outside a CT's range, its axes are not right-handed and
+    orthonormal, or a file cannot be written.
+    """
+    values = np.asarray(volume.values)
+    if not np.isfinite(values).all() or values.min() < LOWEST or values.max() > HIGHEST:
+        raise CannotWrite(f"the CBCT holds values outside {LOWEST}..{HIGHEST} HU or that are not finite")
+    direction = volume.grid.direction
+    if not np.allclose(direction.T @ direction, np.eye(3), atol=1e-6) or np.linalg.det(direction) < 0:
+        raise CannotWrite(f"the CBCT's axes {direction.tolist()} are not orthonormal and right-handed")
+    content = digest(values, volume.grid.index_to_world)
+    paths = []
+    for k in range(values.shape[0]):
+        path = Path(folder) / f"ct_{k + 1:04d}.dcm"
+        save(_slice(volume, k, content, seed), path)
+        paths.append(path)
+    return paths
+
+
+def _slice(volume: Volume, k: int, content: str, seed: int) -> Dataset:
+    """Data set of slice `k`."""
+    grid = volume.grid
+    dataset = new_dataset(CTImageStorage, make_uid("ct", content, seed, k), seed)
+    dataset.Modality = "CT"
+    dataset.SeriesInstanceUID = make_uid("ct series", content, seed)
+    dataset.FrameOfReferenceUID = make_uid("frame of reference", seed)
+    dataset.PositionReferenceIndicator = ""
+    dataset.SeriesNumber, dataset.AcquisitionNumber, dataset.InstanceNumber = 1, 1, k + 1
+    dataset.SeriesDescription = "Simulated cone-beam CT of the lumbar spine"
+    dataset.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
+    dataset.PatientPosition = "HFP"
+    dataset.KVP = "110"
+    dataset.SliceThickness = decimal(grid.spacing[2])
+    dataset.SpacingBetweenSlices = decimal(grid.spacing[2])
+    dataset.PixelSpacing = [decimal(grid.spacing[1]), decimal(grid.spacing[0])]
+    corner = grid.origin + k * grid.spacing[2] * grid.direction[:, 2]
+    dataset.ImagePositionPatient = [decimal(number) for number in corner]
+    dataset.ImageOrientationPatient = [decimal(number) for number in grid.direction[:, :2].T.reshape(-1)]
+    dataset.SliceLocation = decimal(float(corner @ grid.direction[:, 2]))
+    dataset.PhotometricInterpretation = "MONOCHROME2"
+    dataset.RescaleIntercept, dataset.RescaleSlope, dataset.RescaleType = str(INTERCEPT), "1", "HU"
+    dataset.WindowCenter, dataset.WindowWidth = "300", "1500"
+    set_pixels(dataset, (np.rint(volume.values[k]).astype(np.int32) - INTERCEPT).astype(np.uint16), 12)
+    return dataset
+
+
+def _add_bone(hounsfield: NDArray[np.float32], grid: VolumeGrid, bone: Volume) -> None:
+    """Add the HU of bone above soft tissue, averaged over each voxel's height and width, in place."""
+    ratio = grid.spacing / bone.grid.spacing
+    values = bone.values
+    if (ratio > 1.0).any():  # coarser voxels average what lies in them
+        values = ndimage.gaussian_filter(values, np.maximum(ratio[::-1] - 1.0, 0.0) * 0.3)
+    start = apply(invert(bone.grid.index_to_world), grid.origin)
+    for k in range(hounsfield.shape[0]):
+        z = start[2] + k * ratio[2]
+        if not -1.0 < z < bone.grid.size[2]:
+            continue
+        hounsfield[k] += ndimage.affine_transform(
+            _between(values, z), ratio[1::-1], offset=start[1::-1], output_shape=hounsfield.shape[1:], order=1)
+
+
+def _between(values: NDArray[np.float32], z: float) -> NDArray[np.float32]:
+    """Plane at a fractional slice, zero beyond the ends."""
+    lower = int(np.floor(z))
+    part = z - lower
+    planes = [values[i] if 0 <= i < values.shape[0] else np.zeros_like(values[0]) for i in (lower, lower + 1)]
+    return (1.0 - part) * planes[0] + part * planes[1]
+
+
+def _distance_from_axis(grid: VolumeGrid) -> NDArray[np.float64]:
+    """(y, x) mm from the grid's middle."""
+    x = (np.arange(grid.size[0]) - (grid.size[0] - 1) / 2.0) * grid.spacing[0]
+    y = (np.arange(grid.size[1]) - (grid.size[1] - 1) / 2.0) * grid.spacing[1]
+    return np.hypot(x[None, :], y[:, None])
+
+
+def _noise(shape: tuple[int, ...], settings: CbctSettings, seed: int) -> NDArray[np.float32]:
+    """Noise of `settings.noise` HU, one sd, correlated between neighbours as the reconstruction filter leaves it."""
+    white = np.random.default_rng([int(seed), 31]).standard_normal(shape, dtype=np.float32)
+    smooth = ndimage.gaussian_filter(white, 0.6)
+    return smooth * np.float32(settings.noise / max(float(smooth.std()), 1e-6))
