@@ -57,7 +57,7 @@ def test_colcon_builds_the_workspace_and_installs_launch_and_configuration(tmp_p
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     environment = os.environ | {"PATH": path, "PYTHONWARNINGS": "ignore"}
     command = ["colcon", "--log-base", "log", "build", "--executor", "sequential", "--metas", "colcon.meta"]
-    result = subprocess.run(command, cwd=workspace, env=environment, capture_output=True, text=True, check=False, timeout=220)
+    result = subprocess.run(command, cwd=workspace, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
     share = workspace / "install" / "usx_bringup" / "share" / "usx_bringup"
     assert {p.name for p in (share / "launch").iterdir()} == {p.name for p in (ROOT / "launch").glob("*.launch.xml")}
