@@ -15,7 +15,7 @@ from usx_common.levels import LEVELS, label_of_level
 from usx_common.meshes import write_mesh
 from usx_common.volumes import write_volume
 
-from usx_phantom import cbct, robot, xray
+from usx_phantom import cbct, dicom_xray, robot, xray
 from usx_phantom.bag_writing import Edge, SweepBag, image_message, joints_message, tf_message
 from usx_phantom.phantom_scene import NOMINAL_CRANIAL, NOMINAL_POSTERIOR, body_centres
 from usx_phantom.scene import Scene
@@ -86,7 +86,7 @@ def _write_xray_and_cbct(scene: Scene, folder: Path, settings: AcquisitionSettin
     report("X-ray and truth", 0, stages)
     (folder / "xray").mkdir()
     radiograph = xray.simulate_lateral(scene, seed=settings.seed)
-    xray.write_dicom(radiograph, folder / "xray" / "lateral.dcm")
+    dicom_xray.write(radiograph, folder / "xray" / "lateral.dcm")
     report("X-ray and truth", 1, stages)
     _write_truth(scene, folder / "truth", radiograph)
     rng = np.random.default_rng(np.random.SeedSequence([0x4F505221, settings.seed]))
@@ -102,7 +102,7 @@ def _write_xray_and_cbct(scene: Scene, folder: Path, settings: AcquisitionSettin
                           "patient_axes": "as the patient was meant to lie; really up to 9 degrees off"}})
     report("X-ray and truth", 2, stages)
     if settings.cbct:
-        cbct.write_series(cbct.simulate(scene, seed=settings.seed), folder / "cbct")
+        cbct.write_series(cbct.simulate(scene, seed=settings.seed), folder / "cbct", settings.seed)
         report("X-ray and truth", 3, stages)
 
 
