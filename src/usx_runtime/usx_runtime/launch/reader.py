@@ -147,8 +147,10 @@ class _Reader:
             scope.variables[taken["name"]] = taken["value"]
         # As in ROS 2 an included file sees, and changes, the variables of the file that includes it.
         outer, scope.file = scope.file, (file if file.is_absolute() else scope.file.parent / file)
-        self.run_file(scope)
-        scope.file = outer
+        try:
+            self.run_file(scope)
+        finally:
+            scope.file = outer
 
     def _executable(self, element: Element, scope: Scope) -> None:
         optional = (*PROCESS_ATTRIBUTES, "name", "args", "shell")
