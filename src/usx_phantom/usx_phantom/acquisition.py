@@ -18,6 +18,7 @@ from usx_common.volumes import write_volume
 from usx_phantom import cbct, dicom_xray, robot, xray
 from usx_phantom.bag_writing import Edge, SweepBag, image_message, joints_message, tf_message
 from usx_phantom.phantom_scene import NOMINAL_CRANIAL, NOMINAL_POSTERIOR, body_centres
+from usx_phantom.probe_geometry import ProbeGeometry
 from usx_phantom.scene import Scene
 from usx_phantom.sweep import PROBE_TO_FLANGE, SweepSettings, Trajectory, plan
 from usx_phantom.ultrasound import UltrasoundSimulator
@@ -111,7 +112,7 @@ def _write_truth(scene: Scene, folder: Path, radiograph: xray.Radiograph) -> Non
     for level, mesh in scene.meshes.items():
         write_mesh(folder / f"{level}.ply", mesh, comment=f"{level}, mm, frame cbct (LPS)")
     write_volume(folder / "labelmap.nrrd", scene.labelmap)
-    geometry = UltrasoundSimulator(scene).geometry
+    geometry = ProbeGeometry()
     _dump(folder / "transforms.yaml", {
         "cbct_to_world": _numbers(scene.cbct_to_world), "xray_to_cbct": _numbers(radiograph.xray_to_cbct),
         "image_to_probe": _numbers(geometry.image_to_probe)})
@@ -142,8 +143,6 @@ def jittered_clicks(radiograph: xray.Radiograph, centres: dict[str, np.ndarray],
 
 def parameters(device: np.ndarray, radiograph: xray.Radiograph, clicks: np.ndarray) -> dict[str, Any]:
     """ROS parameters of what an operator knows, by node."""
-    from usx_phantom.probe_geometry import ProbeGeometry
-
     probe = ProbeGeometry()
     nodes = {
         "compounding_node": {
