@@ -107,6 +107,7 @@ def generalisation(aligned: AlignedSpines, faces: NDArray[np.int32], mode_counts
     spines, levels, vertices, _ = aligned.local.shape
     residuals = (aligned.local - aligned.means).reshape(spines, levels, 3 * vertices)
     normals = np.stack([vertex_normals(Mesh(mean, faces)) for mean in aligned.means])
+    folds = min(folds, spines)
     vertex, normal = np.zeros((folds, len(mode_counts))), np.zeros((folds, len(mode_counts)))
     for fold in range(folds):
         held = np.arange(spines) % folds == fold

@@ -86,10 +86,10 @@ def visible_from_behind(meshes: list[Mesh], settings: PartialSettings) -> NDArra
     return points[keep]
 
 
-def posterior_wall(mesh: Mesh, half_width_mm: float = 4.0, smallest_canal_mm: float = 8.0) -> float:
+def posterior_wall(mesh: Mesh, half_width_mm: float = 4.0, smallest_canal_mm: float = 7.0) -> float:
     """y (mm) of the back of the vertebral body: the front edge of the vertebral canal near the midline.
 
-    The canal is the widest gap along y between the vertices near the sagittal plane through the middle of the mesh.
+    The canal is the widest empty gap along y between the vertices near the sagittal plane through the middle.
     Raises UsxError when no gap is as wide as ``smallest_canal_mm``.
     """
     x, z = mesh.vertices[:, 0], mesh.vertices[:, 2]
@@ -101,12 +101,10 @@ def posterior_wall(mesh: Mesh, half_width_mm: float = 4.0, smallest_canal_mm: fl
         in_plane = np.abs(x - middle) < half_width_mm
         for level in low + height * np.linspace(0.35, 0.9, 12):
             y = np.sort(mesh.vertices[in_plane & (np.abs(z - level) < 2.0), 1])
-            if len(y) < 2:
-                continue
-            widest = int(np.argmax(np.diff(y)))
-            gap, inside = y[widest + 1] - y[widest], 0.5 * (y[widest] + y[widest + 1])
-            if gap > best[0] and inside > foremost and _outside(mesh, np.array([middle, inside, level])):
-                best = (float(gap), float(y[widest]))
+            gaps, insides = np.diff(y), 0.5 * (y[1:] + y[:-1])
+            for index in np.flatnonzero((gaps > best[0]) & (insides > foremost)):
+                if gaps[index] > best[0] and _outside(mesh, np.array([middle, insides[index], level])):
+                    best = (float(gaps[index]), float(y[index]))
         if best[0] >= smallest_canal_mm:
             return best[1]
     raise UsxError(f"no vertebral canal found (widest gap {best[0]:.1f} mm); is y posterior and z cranial?")
