@@ -15,6 +15,7 @@ from rclpy.node import Node
 from rclpy.utilities import remove_ros_args
 from sensor_msgs.msg import Image, PointCloud2
 from std_srvs.srv import Trigger
+from tf2_msgs.msg import TFMessage
 from tf2_ros import Buffer, TransformException, TransformListener
 from visualization_msgs.msg import MarkerArray
 
@@ -41,6 +42,8 @@ class Recorder(Node):
         for topic in ("xray/image", "xray/labels"):
             self.create_subscription(Image, topic, lambda m, t=topic: self._on_image(t, m), interface.LATCHED)
         self.create_subscription(MarkerArray, "spine/meshes", self._on_meshes, interface.LATCHED)
+        self.create_subscription(TFMessage, "/tf", self._on_tf, interface.SENSOR_STREAM)
+        self.create_subscription(TFMessage, "/tf_static", self._on_tf, interface.LATCHED_MANY)
         self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 50)
         self._savers = {name: self.create_client(Trigger, f"{name}/save") for name in SAVING_NODES}
 
@@ -55,6 +58,10 @@ class Recorder(Node):
         for marker in message.markers:
             points = [(p.x, p.y, p.z) for p in marker.points]
             self.results.add_marker(marker.ns, marker.id, points)
+
+    def _on_tf(self, message: TFMessage) -> None:
+        for transform in message.transforms:
+            self.results.add_parent(transform.child_frame_id, transform.header.frame_id)
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
@@ -161,6 +168,7 @@ def when_ready() -> int:
     try:
         command = resolve(command)
         wait_for_nodes(options.nodes, options.timeout)
+        print(f"all nodes are there: {' '.join(options.nodes)}", flush=True)
     except UsxError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -32,6 +32,7 @@ class Results:
     statuses: dict[str, dict[str, Any]] = field(default_factory=dict)
     transforms: dict[str, list[float]] = field(default_factory=dict)
     saved: dict[str, dict[str, Any]] = field(default_factory=dict)
+    parents: dict[str, list[str]] = field(default_factory=dict)
     newest: float = field(default_factory=time.monotonic)
 
     def add_cloud(self, topic: str, fields: dict[str, NDArray], frame_id: str, stamp: int) -> None:
@@ -56,6 +57,12 @@ class Results:
     def add_transform(self, parent: str, child: str, child_to_parent: NDArray) -> None:
         """Keep a transform, mm."""
         self.transforms[f"{child}_to_{parent}"] = child_to_parent.reshape(-1).tolist()
+
+    def add_parent(self, child: str, parent: str) -> None:
+        """Keep an edge of the TF tree; a frame with two parents shows as two entries."""
+        known = self.parents.setdefault(child, [])
+        if parent not in known:
+            known.append(parent)
 
     def add_saved(self, node: str, success: bool, text: str) -> None:
         """Keep a save service's answer."""
@@ -118,7 +125,8 @@ class Results:
         arrays |= {f"mesh|{name}": points for name, points in self.meshes.items()}
         np.savez_compressed(folder / DATA, allow_pickle=False, **arrays)
         facts = {"frames": self.frames, "last_stamp": self.last_stamp, "stamps": self.stamps,
-                 "statuses": self.statuses, "transforms": self.transforms, "saved": self.saved}
+                 "statuses": self.statuses, "transforms": self.transforms, "saved": self.saved,
+                 "parents": self.parents}
         (folder / FACTS).write_text(json.dumps(facts, indent=1))
 
 

@@ -29,6 +29,7 @@ SENSOR_STREAM = _profile(50)
 LATEST = _profile(1)
 COMMAND = _profile(10)
 LATCHED = _profile(1, DurabilityPolicy.TRANSIENT_LOCAL)
+LATCHED_MANY = _profile(100, DurabilityPolicy.TRANSIENT_LOCAL)  # several latched publishers on one topic: /tf_static
 
 
 class InvalidMessage(UsxError):
