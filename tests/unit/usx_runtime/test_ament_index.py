@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from usx_runtime import ament_index_python as index
 
 
@@ -38,7 +39,7 @@ def test_prefixes_are_searched_in_order(prefixes: tuple[Path, Path, Path]) -> No
 
 def test_a_share_folder_without_marker_is_no_package(prefixes: tuple[Path, Path, Path]) -> None:
     (prefixes[0] / "share" / "half").mkdir(parents=True)
-    with pytest.raises(index.PackageNotFoundError, match="'half' not found, searching: .*first"):
+    with pytest.raises(index.PackageNotFoundError, match=r"'half' not found, searching: .*first"):
         index.get_package_share_directory("half")
 
 

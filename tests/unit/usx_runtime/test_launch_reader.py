@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
+
 from usx_runtime.launch.processes import Process, embedded_command, embedded_shell_line
 from usx_runtime.launch.reader import declared_arguments, read_launch_file
 from usx_runtime.user_error import UserError
@@ -43,7 +45,7 @@ def ros_arguments(process: Process) -> list[str]:
 
 def parameters(process: Process) -> list[dict]:
     words = ros_arguments(process)
-    return [yaml.safe_load(Path(b).read_text()) for a, b in zip(words, words[1:], strict=False) if a == "--params-file"]
+    return [yaml.safe_load(Path(b).read_text()) for a, b in itertools.pairwise(words) if a == "--params-file"]
 
 
 def test_a_node_with_everything(tmp_path: Path) -> None:

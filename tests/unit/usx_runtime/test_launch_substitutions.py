@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from usx_runtime.launch.substitutions import Scope, expand, split_words
 from usx_runtime.user_error import UserError
 

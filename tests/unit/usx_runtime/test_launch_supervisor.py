@@ -106,7 +106,8 @@ def test_on_exit_shutdown_ends_everything(code: int, launch: Callable[[str], Lau
 def test_respawning(launch: Callable[[str], Launch], tmp_path: Path) -> None:
     count = tmp_path / "count"
     run = launch(
-        f"""<executable name="phoenix" cmd="sh -c 'echo x >> {count}; exit 1' {{mark}}" respawn="true" respawn_delay="0.05"/>
+        f"""<executable name="phoenix" respawn="true" respawn_delay="0.05"
+                       cmd="sh -c 'echo x >> {count}; exit 1' {{mark}}"/>
         <executable name="once" cmd="sh -c 'exit 1' {{mark}}"/>"""
     )
     until(lambda: count.exists() and count.read_text().count("x") >= 3)

@@ -24,6 +24,7 @@ from usx_runtime.tf2_ros.rigid import IDENTITY, Rigid, compose, inverse, normali
 MAX_DEPTH = 1000
 QUATERNION_TOLERANCE = 1e-2
 NO_WAIT = Duration()
+LOGGER = get_logger("tf2")
 
 
 class Buffer:
@@ -64,7 +65,7 @@ class Buffer:
         rigid = _rigid(message.transform)
         problem = _problem(parent, child, rigid)
         if problem:
-            get_logger("tf2").error(f"Ignoring transform from authority '{authority}': {problem}")
+            LOGGER.error(f"Ignoring transform from authority '{authority}': {problem}")
             return False
         rigid = (rigid[0], normalized(rigid[1]))
         stamp = message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
@@ -74,7 +75,7 @@ class Buffer:
                 edge = StaticEdge(parent, rigid, authority) if static else DynamicEdge(self.cache_ns, authority)
                 self._edges[child] = edge
             if not edge.insert(stamp, parent, rigid):
-                get_logger("tf2").warning(
+                LOGGER.warning(
                     f"TF_OLD_DATA ignoring data from the past for frame {child} at time {seconds(stamp)}",
                     throttle_duration_sec=10.0,
                 )
@@ -225,7 +226,7 @@ class Buffer:
         rigid = IDENTITY
         for _ in range(MAX_DEPTH):
             edge = self._edges.get(frame)
-            if edge is None or frame in until:
+            if edge is None or not len(edge) or frame in until:
                 return chain, None
             try:
                 frame, step = edge.at(stamp)
