@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.uid import CTImageStorage
 from scipy import ndimage
+
 from usx_common.transforms import apply, invert
 from usx_common.volumes import Volume, VolumeGrid
-
-from usx_phantom.dicom_common import CannotWrite, decimal, digest, make_uid, new_dataset, save, set_pixels
+from usx_phantom.checks import check_range, check_whole
 from usx_phantom.density import BadScene, Material, XrayScene, bone_excess, gas_pockets, label_bounds
-from usx_phantom.ultrasound_settings import BadSettings
+from usx_phantom.dicom_common import CannotWrite, decimal, digest, make_uid, new_dataset, save, set_pixels
 
 AIR = -1000.0
 LOWEST, HIGHEST = -1024, 3071  # the 12 bits of a CT
@@ -44,17 +44,15 @@ class CbctSettings:
     def __post_init__(self) -> None:
         for name, low, high in (("spacing", 0.1, 10.0), ("diameter", 20.0, 600.0), ("margin", 0.0, 300.0),
                                 ("blur", 0.0, 5.0), ("noise", 0.0, 500.0), ("cupping", 0.0, 500.0)):
-            value = getattr(self, name)
-            if not (np.isfinite(value) and low <= value <= high):
-                raise BadSettings(f"CBCT {name} = {value}: must be {low:g} to {high:g}")
+            check_range(f"CBCT {name}", getattr(self, name), low, high)
 
 
 def simulate(scene: XrayScene, settings: CbctSettings | None = None, seed: int = 0) -> Volume:
     """Volume of HU (int16) of a scene. The same scene, settings and seed give the same voxels.
 
-    Raises BadScene for an empty label map or a grid of more than 200 million voxels.
+    Raises BadScene for an empty label map or a grid of more than 200 million voxels, BadSettings for a bad seed.
     """
-    settings = settings or CbctSettings()
+    settings, seed = settings or CbctSettings(), check_whole("CBCT seed", seed)
     grid = plan_grid(scene.labelmap, settings)
     hounsfield = soft_tissue(scene, grid, settings.material, seed)
     _add_bone(hounsfield, grid, bone_excess(scene.labelmap, settings.material, seed))

@@ -1,8 +1,8 @@
 """Density of a scene in Hounsfield units: bone with cortex and spongiosa from the label map, soft tissue, bowel gas.
 
 Shared by the radiograph and the CBCT, so that both show the same patient. HU = 1000 (mu / mu_water - 1).
-Values: cortical bone about 1000-1300 HU after partial volume, lumbar spongiosa 100-300 HU (Schreiber et al., "Hounsfield
-units for assessing bone mineral density and strength", JBJS 2011), muscle 50, fat -100, air -1000.
+Values: cortical bone about 1000-1300 HU after partial volume, lumbar spongiosa 100-300 HU (Schreiber et al.,
+"Hounsfield units for assessing bone mineral density and strength", JBJS 2011), muscle 50, fat -100, air -1000.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+import SimpleITK as sitk
 from numpy.typing import NDArray
 from scipy import ndimage
+
 from usx_common.errors import UsxError
 from usx_common.volumes import Volume, VolumeGrid
-
 from usx_phantom.scatter import TEXTURE_SIZE, texture_lattice
 
 MARGIN = 3.0  # mm around the bones; the density is zero beyond
@@ -90,11 +91,11 @@ def bone_excess(labelmap: Volume, material: Material, seed: int) -> Volume:
     below the voxel size. Raises BadScene for a map without labels, without finite geometry, or not axis aligned.
     """
     mask, grid = _crop(labelmap)
-    spacing = grid.spacing[::-1]  # arrays run z, y, x
-    half_voxel = 0.5 * float(spacing.mean())
-    depth = ndimage.distance_transform_edt(mask, sampling=spacing).astype(np.float32)
-    depth -= ndimage.distance_transform_edt(~mask, sampling=spacing).astype(np.float32)
-    depth -= np.sign(depth) * np.float32(half_voxel)  # distances run between voxel centres
+    half_voxel = 0.5 * float(grid.spacing.mean())
+    image = sitk.GetImageFromArray(mask.astype(np.uint8))
+    image.SetSpacing(grid.spacing.tolist())
+    depth = sitk.GetArrayFromImage(sitk.SignedMaurerDistanceMap(image, True, False, True))  # inside +, not squared, mm
+    depth = depth + np.float32(half_voxel)  # it runs from the outermost voxel centres, the surface lies beyond
     depth = ndimage.gaussian_filter(depth, 0.7)
     share = np.clip(depth / (2.0 * half_voxel) + 0.5, 0.0, 1.0)
     inner = np.clip((depth - material.shell) / 0.8 + 0.5, 0.0, 1.0)

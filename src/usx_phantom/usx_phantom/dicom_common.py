@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian
+
 from usx_common.errors import UsxError
 
 IMPLEMENTATION_UID = UID("2.25.302861493870261740389463026843702853301")

@@ -78,7 +78,7 @@ def _add_geometry(dataset: Dataset, radiograph: Radiograph) -> None:
     dataset.DetectorActiveShape = "RECTANGLE"
     dataset.DetectorActiveDimensions = [decimal(settings.rows * spacing), decimal(settings.columns * spacing)]
     dataset.FieldOfViewShape = "RECTANGLE"
-    dataset.FieldOfViewDimensions = [int(round(settings.columns * spacing)), int(round(settings.rows * spacing))]
+    dataset.FieldOfViewDimensions = [round(settings.columns * spacing), round(settings.rows * spacing)]
     dataset.FieldOfViewOrigin = ["0", "0"]
     dataset.FieldOfViewRotation = "0"
     dataset.FieldOfViewHorizontalFlip = "NO"

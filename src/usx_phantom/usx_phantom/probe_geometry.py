@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
 from usx_common.errors import UsxError
 
 BORDER_PX = 2.0  # free pixels on each side of the fan, so that no pixel of it touches the image's edge

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numba
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
 from usx_common.errors import UsxError
 from usx_common.meshes import Mesh, vertex_normals
 

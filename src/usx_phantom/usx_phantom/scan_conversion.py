@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numba
 import numpy as np
 from numpy.typing import NDArray
+
 from usx_common.errors import UsxError
 
 

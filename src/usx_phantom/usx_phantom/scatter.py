@@ -85,13 +85,14 @@ def tissue_amplitude(lattice, point, depth, tissue, fat):  # type: ignore[no-unt
     if depth < fat:
         streaks = pattern(lattice, x / 9.0 + 11.0, y / 0.9, z / 9.0)
         return tissue[2] * np.exp(tissue[4] * (0.7 * lobules + 1.1 * streaks))
-    fibres = pattern(lattice, x / 2.6, y / 1.1 + 7.0, z / 14.0)
-    return tissue[3] * np.exp(tissue[4] * (1.2 * lobules + 1.3 * fibres))
+    fibres = pattern(lattice, (x + 0.3 * y) / 4.5, y / 1.0 + 7.0, z / 16.0)
+    septa = pattern(lattice, x / 14.0 + 3.0, y / 3.0, z / 40.0)  # between muscles: few, thin and bright
+    return tissue[3] * np.exp(tissue[4] * (0.9 * lobules + 1.3 * fibres + 2.2 * max(septa - 0.9, 0.0)))
 
 
 @numba.njit(cache=True, nogil=True)
-def scatter_line(origin, direction, step, gap, lattice, table, tissue, fat,
-                 real, imaginary):  # type: ignore[no-untyped-def]
+def scatter_line(  # type: ignore[no-untyped-def]
+        origin, direction, step, gap, lattice, table, tissue, fat, real, imaginary):
     """Fill one line with its scatterers: `origin` on the face, `step` mm per sample, `gap` mm of gel before skin."""
     samples = real.size
     before = 0.0
@@ -117,8 +118,8 @@ def scatter_line(origin, direction, step, gap, lattice, table, tissue, fat,
 
 
 @numba.njit(cache=True, nogil=True)
-def shade(real, imaginary, step, hits, weights, echo, transmission, haze, haze_length,
-          table, salt):  # type: ignore[no-untyped-def]
+def shade(  # type: ignore[no-untyped-def]
+        real, imaginary, step, hits, weights, echo, transmission, haze, haze_length, table, salt):
     """Shadow behind the bone of one line. `hits` (E,) depths mm of the elevational rays (inf = none), `weights`
     their shares; the haze of multiple echoes is scaled by the line's bone `echo`."""
     samples = real.size

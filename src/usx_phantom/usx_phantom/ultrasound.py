@@ -18,11 +18,12 @@ from typing import Protocol
 import numba
 import numpy as np
 from numpy.typing import NDArray
+
 from usx_common.errors import UsxError
 from usx_common.meshes import Mesh
 from usx_common.transforms import apply, is_rigid, rotate
-
 from usx_phantom import scatter
+from usx_phantom.checks import check_whole
 from usx_phantom.probe_geometry import ProbeGeometry
 from usx_phantom.raycast import TriangleTree, cast_one
 from usx_phantom.scan_conversion import ScanConverter
@@ -38,7 +39,7 @@ INTERFACES = ((0.0, 0.0, 0.5, 0.0), (1.8, 0.0, 0.35, 0.2), (1.0, 0.5, 0.22, 1.2)
 
 
 class BadPose(UsxError):
-    """A probe pose, frame number or seed that no frame can be made of."""
+    """A probe pose that no frame can be made of."""
 
 
 class Skin(Protocol):
@@ -63,13 +64,11 @@ class UltrasoundScene(Protocol):
 class UltrasoundSimulator:
     """Makes frames of one scene with one probe. The same seed, pose and frame number give the same bytes.
 
-    Raises BadSurface when the scene has no bone, BadPose for a bad seed.
+    Raises BadSurface when the scene has no bone, BadSettings for a bad seed.
     """
 
     def __init__(self, scene: UltrasoundScene, geometry: ProbeGeometry | None = None, seed: int = 0,
                  settings: UltrasoundSettings | None = None) -> None:
-        if not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**31:
-            raise BadPose(f"seed = {seed}: must be a whole number of 0 to 2147483647")
         self.geometry = geometry or ProbeGeometry()
         self.settings = settings or UltrasoundSettings()
         beam = self.settings.beam
@@ -78,7 +77,7 @@ class UltrasoundSimulator:
                                        (beam.lines, beam.samples))
         self._skin = scene.skin
         self._tree = TriangleTree.build(list(scene.meshes.values()))
-        self._seed = int(seed)
+        self._seed = check_whole("ultrasound seed", seed)
         self._table = scatter.gaussian_table(self._seed)
         self._lattice = scatter.texture_lattice(self._seed)
         self._origins, self._directions = self.geometry.line_rays(beam.lines)
@@ -89,7 +88,7 @@ class UltrasoundSimulator:
     def frame(self, probe_to_cbct: NDArray[np.float64], index: int = 0) -> NDArray[np.uint8]:
         """One frame (rows, columns) seen from a rigid (4, 4) pose, mm; `index` >= 0 seeds its electronic noise.
 
-        Raises BadPose for a pose that is not rigid or an index that is no whole number >= 0.
+        Raises BadPose for a pose that is not rigid, BadSettings for an index that is no whole number >= 0.
         """
         grey = np.empty(self.converter.polar_shape, dtype=np.float32)
         white = 10.0 ** ((self.settings.headroom_db - self.settings.gain_db) / 20.0)
@@ -118,8 +117,7 @@ class UltrasoundSimulator:
         Sample k lies k * `step` mm from the face. Raises as `frame` does.
         """
         origins, directions = self._rays(probe_to_cbct)
-        if not isinstance(index, (int, np.integer)) or not 0 <= index < 2**31:
-            raise BadPose(f"frame index = {index}: must be a whole number of 0 to 2147483647")
+        index = check_whole("frame index", index)
         tissue, bone = self.settings.tissue, self.settings.bone
         shape = self.converter.polar_shape
         real, imaginary = np.empty(shape, np.float32), np.empty(shape, np.float32)
@@ -138,7 +136,7 @@ class UltrasoundSimulator:
         for field in (real, imaginary):
             scatter.axial_filter(field, self._axial, spare)
             scatter.lateral_filter(spare, self._lateral, field)
-        salt = (self._seed << 31) + int(index)
+        salt = (self._seed << 31) + index
         scatter.detect(real, imaginary, *self._curves, self._table, salt, spare)
         return spare
 

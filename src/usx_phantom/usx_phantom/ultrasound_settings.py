@@ -5,11 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 
 import numpy as np
-from usx_common.errors import UsxError
 
-
-class BadSettings(UsxError):
-    """Settings of a simulator that make no sense."""
+from usx_phantom.checks import BadSettings, check_range
 
 
 @dataclass(frozen=True)
@@ -32,12 +29,12 @@ class BoneSettings:
     muscle's speckle. Behind bone `transmission` of the amplitude is left, and a haze of multiple echoes that starts
     at `haze` times the bone's echo and fades over `haze_length` mm."""
 
-    specular: float = 42.0
+    specular: float = 110.0
     exponent: float = 4.0
-    diffuse: float = 5.0
+    diffuse: float = 8.0
     roughness: float = 0.45  # share of the echo whose phase is random along the surface
-    transmission: float = 0.012
-    haze: float = 0.012
+    transmission: float = 0.01
+    haze: float = 0.005
     haze_length: float = 14.0
 
 
@@ -53,11 +50,11 @@ class TissueSettings:
     skin: float = 1.8
     fat: float = 0.45
     muscle: float = 1.0
-    texture: float = 0.45  # log-normal contrast of the fibre and lobule pattern; 0 = uniform speckle
-    interfaces: float = 9.0  # echo of the fascia; 0 = none
-    attenuation: float = 0.11
-    noise: float = 0.0045
-    noise_rise: float = 0.10
+    texture: float = 0.5  # log-normal contrast of the fibre and lobule pattern; 0 = uniform speckle
+    interfaces: float = 16.0  # echo of the fascia; 0 = none
+    attenuation: float = 0.16
+    noise: float = 0.006
+    noise_rise: float = 0.13
     gel: float = 4.0  # a gap up to this is filled with gel, mm; beyond it the line has no contact
 
 
@@ -70,19 +67,19 @@ class UltrasoundSettings:
     bone: BoneSettings = field(default_factory=BoneSettings)
     tissue: TissueSettings = field(default_factory=TissueSettings)
     dynamic_range_db: float = 62.0
-    headroom_db: float = 27.0
+    headroom_db: float = 32.0
     gain_db: float = 0.0
 
     def __post_init__(self) -> None:
         for part in (self.beam, self.bone, self.tissue):
             _finite_and_not_negative(part)
-        _within("lines", self.beam.lines, 16, 2048)
-        _within("samples", self.beam.samples, 32, 16384)
-        _within("axial_width", self.beam.axial_width, 0.05, 5.0)
-        _within("lateral_width", self.beam.lateral_width, 0.05, 20.0)
-        _within("dynamic_range_db", self.dynamic_range_db, 10.0, 140.0)
-        _within("headroom_db", self.headroom_db, -60.0, 140.0)
-        _within("gain_db", self.gain_db, -80.0, 80.0)
+        check_range("ultrasound lines", self.beam.lines, 16, 2048)
+        check_range("ultrasound samples", self.beam.samples, 32, 16384)
+        check_range("ultrasound axial_width", self.beam.axial_width, 0.05, 5.0)
+        check_range("ultrasound lateral_width", self.beam.lateral_width, 0.05, 20.0)
+        check_range("ultrasound dynamic_range_db", self.dynamic_range_db, 10.0, 140.0)
+        check_range("ultrasound headroom_db", self.headroom_db, -60.0, 140.0)
+        check_range("ultrasound gain_db", self.gain_db, -80.0, 80.0)
         offsets, weights = self.beam.elevation_offsets, self.beam.elevation_weights
         if not offsets or len(offsets) != len(weights) or abs(sum(weights) - 1.0) > 1e-6:
             raise BadSettings(f"{len(offsets)} elevation offsets with weights {weights}: one weight each, sum 1")
@@ -94,8 +91,3 @@ def _finite_and_not_negative(part: BeamSettings | BoneSettings | TissueSettings)
         numbers = np.atleast_1d(np.asarray(value, dtype=float))
         if not np.isfinite(numbers).all() or (entry.name != "elevation_offsets" and (numbers < 0).any()):
             raise BadSettings(f"{entry.name} = {value}: must be finite and not negative")
-
-
-def _within(name: str, value: float, low: float, high: float) -> None:
-    if not (np.isfinite(value) and low <= value <= high):
-        raise BadSettings(f"{name} = {value}: must be {low:g} to {high:g}")
