@@ -114,6 +114,8 @@ class Player:
         start_ns = self.recording.start_ns + round(self.options.start_offset * SECOND)
         began = time.monotonic()
         rate = self.options.rate
+        if self.clock is not None:
+            self.clock.due = began  # also in a second pass: time has jumped back
 
         def bag_time() -> int:
             return start_ns + round((time.monotonic() - began) * rate * SECOND)

@@ -15,7 +15,11 @@ from usx_runtime.bag.quality import from_recorded
 from usx_runtime.qos import QoSProfile
 from usx_runtime.user_error import UserError
 
-DAMAGE = (ReaderError, OSError, struct.error, EOFError, ValueError, TypeError, KeyError, AssertionError)
+# rosbags checks what it reads in most places, not in all: damaged lengths and offsets surface as these
+DAMAGE = (
+    *(ReaderError, OSError, EOFError, struct.error, AssertionError, LookupError),
+    *(ArithmeticError, MemoryError, TypeError, ValueError),
+)
 
 
 @dataclass(frozen=True)
