@@ -56,6 +56,10 @@ class RawWriter:
             if error.code != DDSException.DDS_RETCODE_TIMEOUT:
                 raise RuntimeError(f"DDS could not write: {error}") from error
 
+    def refused(self) -> int:
+        """Number of readers newly found whose QoS this writer does not meet."""
+        return self._writer.get_offered_incompatible_qos_status().total_count_change if self._writer else 0
+
     def matched(self) -> int:
         """Number of readers connected."""
         return len(self._writer.get_matched_subscriptions()) if self._writer is not None else 0
@@ -101,6 +105,10 @@ class RawReader:
         """Whether something has arrived."""
         return self.condition is not None and self.condition.triggered
 
+    def refused(self) -> int:
+        """Number of writers newly found that do not meet this reader's QoS."""
+        return self._reader.get_requested_incompatible_qos_status().total_count_change if self._reader else 0
+
     def matched(self) -> int:
         """Number of writers connected."""
         return len(self._reader.get_matched_publications()) if self._reader is not None else 0
@@ -120,7 +128,7 @@ class Waiter:
         self._guard: Any = GuardCondition(participant.entity)
         self._waitset.attach(self._guard)
         self._attached: dict[int, Any] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may wake the thread that it interrupts
 
     def watch(self, readers: Iterable[RawReader]) -> None:
         """Replaces the readers watched."""

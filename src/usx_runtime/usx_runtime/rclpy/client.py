@@ -1,0 +1,5 @@
+"""rclpy.client."""
+
+from usx_runtime.rclpy.service import Client
+
+__all__ = ["Client"]
