@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import os
 import shlex
-import tempfile
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from usx_runtime.executables import find_executable
+from usx_runtime.launch.elements import Element, LocatedError, describe, holds, join_namespaces, take, truth
+from usx_runtime.launch.parameters import ParameterFiles
 from usx_runtime.launch.processes import EMBEDDED, Process, embedded_command, embedded_shell_line
 from usx_runtime.launch.substitutions import Scope, expand, split_words
 from usx_runtime.user_error import UserError
 
-Element = ElementTree.Element
 PROCESS_ATTRIBUTES = ("output", "on_exit", "respawn", "respawn_delay", "launch-prefix", "cwd")
-CONVERT: dict[str, Callable[[str], object]] = {"str": str, "int": int, "float": float}
 
 
 def read_launch_file(file: Path, arguments: Mapping[str, str], temporary: Path) -> tuple[list[Process], list[str]]:
@@ -62,9 +58,9 @@ def _parse(file: Path) -> Element:
 
 class _Reader:
     def __init__(self, temporary: Path) -> None:
-        self.temporary = temporary
         self.processes: list[Process] = []
         self.warnings: list[str] = []
+        self.parameter_files = ParameterFiles(temporary, self.warnings)
         self.declared: set[str] = set()
         self.depth = 0
         self.actions: dict[str, Callable[[Element, Scope], None]] = {
@@ -95,17 +91,17 @@ class _Reader:
                 if action is None:
                     known = ", ".join(f"<{tag}>" for tag in self.actions)
                     raise UserError(f"not supported by the embedded launch; it knows {known}")
-                if _condition(element, scope):
+                if holds(element, scope):
                     action(element, scope)
             except UserError as error:
-                if isinstance(error, _Located):
+                if isinstance(error, LocatedError):
                     raise
-                raise _Located(f"{scope.file}: {_describe(element)}: {error}") from None
+                raise LocatedError(f"{scope.file}: {describe(element)}: {error}") from None
 
     # ---- actions
 
     def _arg(self, element: Element, scope: Scope) -> None:
-        name = _take(element, scope, "name", optional=("default", "description"), children=("choice",))["name"]
+        name = take(element, scope, "name", optional=("default", "description"), children=("choice",))["name"]
         self.declared.add(name)
         if name not in scope.variables:
             default = element.get("default")
@@ -118,32 +114,32 @@ class _Reader:
             raise UserError(f"{name}:={scope.variables[name]}: must be one of {', '.join(choices)}")
 
     def _let(self, element: Element, scope: Scope) -> None:
-        taken = _take(element, scope, "name", "value")
+        taken = take(element, scope, "name", "value")
         scope.variables[taken["name"]] = taken["value"]
 
     def _set_env(self, element: Element, scope: Scope) -> None:
-        taken = _take(element, scope, "name", "value")
+        taken = take(element, scope, "name", "value")
         scope.environment[taken["name"]] = taken["value"]
 
     def _unset_env(self, element: Element, scope: Scope) -> None:
-        scope.environment.pop(_take(element, scope, "name")["name"], None)
+        scope.environment.pop(take(element, scope, "name")["name"], None)
 
     def _set_parameter(self, element: Element, scope: Scope) -> None:
-        taken = _take(element, scope, "name", "value")
+        taken = take(element, scope, "name", "value")
         scope.parameters.append((taken["name"], taken["value"]))
 
     def _push_namespace(self, element: Element, scope: Scope) -> None:
-        scope.namespace = _join(scope.namespace, _take(element, scope, "namespace")["namespace"])
+        scope.namespace = join_namespaces(scope.namespace, take(element, scope, "namespace")["namespace"])
 
     def _group(self, element: Element, scope: Scope) -> None:
-        taken = _take(element, scope, optional=("scoped",), children=tuple(self.actions))
-        scoped = _truth(taken.get("scoped", "true"), "scoped")
+        taken = take(element, scope, optional=("scoped",), children=tuple(self.actions))
+        scoped = truth(taken.get("scoped", "true"), "scoped")
         self._run(element, scope.inner() if scoped else scope)
 
     def _include(self, element: Element, scope: Scope) -> None:
-        file = Path(_take(element, scope, "file", children=("arg", "let"))["file"])
+        file = Path(take(element, scope, "file", children=("arg", "let"))["file"])
         for argument in element:
-            taken = _take(argument, scope, "name", "value")
+            taken = take(argument, scope, "name", "value")
             scope.variables[taken["name"]] = taken["value"]
         # As in ROS 2 an included file sees, and changes, the variables of the file that includes it.
         outer, scope.file = scope.file, (file if file.is_absolute() else scope.file.parent / file)
@@ -154,9 +150,9 @@ class _Reader:
 
     def _executable(self, element: Element, scope: Scope) -> None:
         optional = (*PROCESS_ATTRIBUTES, "name", "args", "shell")
-        taken = _take(element, scope, "cmd", optional=optional, children=("env",))
+        taken = take(element, scope, "cmd", optional=optional, children=("env",))
         line = f"{element.get('cmd', '')} {element.get('args', '')}".strip()
-        if _truth(taken.get("shell", "false"), "shell"):
+        if truth(taken.get("shell", "false"), "shell"):
             command: tuple[str, ...] = ("/bin/sh", "-c", embedded_shell_line(expand(line, scope)))
         else:
             command = embedded_command([expand(word, scope) for word in split_words(line)])
@@ -167,22 +163,22 @@ class _Reader:
 
     def _node(self, element: Element, scope: Scope) -> None:
         optional = (*PROCESS_ATTRIBUTES, "name", "namespace", "args", "ros_args", "exec_name")
-        taken = _take(element, scope, "pkg", "exec", optional=optional, children=("param", "remap", "env"))
+        taken = take(element, scope, "pkg", "exec", optional=optional, children=("param", "remap", "env"))
         find_executable(taken["pkg"], taken["exec"])
         arguments = [expand(word, scope) for word in split_words(element.get("args", ""))]
         ros = [expand(word, scope) for word in split_words(element.get("ros_args", ""))]
         if taken.get("name"):
             ros += ["-r", f"__node:={taken['name']}"]
-        namespace = _join(scope.namespace, taken.get("namespace", ""))
+        namespace = join_namespaces(scope.namespace, taken.get("namespace", ""))
         if namespace:
             ros += ["-r", f"__ns:={namespace}"]
         for name, value in scope.parameters:
             ros += ["-p", f"{name}:={value}"]
         whole_name = f"{namespace.rstrip('/')}/{taken['name']}" if namespace and taken.get("name") else "/**"
-        for file in self._parameter_files(element, scope, whole_name):
+        for file in self.parameter_files.of(element, scope, whole_name):
             ros += ["--params-file", str(file)]
         for item in element.iter("remap"):
-            pair = _take(item, scope, "from", "to")
+            pair = take(item, scope, "from", "to")
             ros += ["-r", f"{pair['from']}:={pair['to']}"]
         command = (*EMBEDDED, "run", taken["pkg"], taken["exec"], *arguments, *(["--ros-args", *ros] if ros else []))
         self._add(taken.get("exec_name", taken["exec"]), command, taken, element, scope)
@@ -190,12 +186,12 @@ class _Reader:
     def _add(self, name: str, command: tuple[str, ...], taken: dict[str, str], element: Element, scope: Scope) -> None:
         environment = dict(scope.environment)
         for item in element.iter("env"):
-            pair = _take(item, scope, "name", "value")
+            pair = take(item, scope, "name", "value")
             environment[pair["name"]] = pair["value"]
         on_exit = taken.get("on_exit", "ignore")
         if on_exit not in ("ignore", "shutdown"):
             raise UserError(f"on_exit='{on_exit}': must be 'shutdown' (or absent)")
-        respawn = _truth(taken.get("respawn", "false"), "respawn")
+        respawn = truth(taken.get("respawn", "false"), "respawn")
         try:
             delay = float(taken.get("respawn_delay", "0"))
         except ValueError:
@@ -211,116 +207,3 @@ class _Reader:
                 shutdown_on_exit=on_exit == "shutdown",
             )
         )
-
-    # ---- parameters
-
-    def _parameter_files(self, element: Element, scope: Scope, node_name: str) -> list[Path]:
-        """Files for --params-file, in the order of the <param> elements (a later one wins)."""
-        files: list[Path] = []
-        for item in element.findall("param"):
-            if not _condition(item, scope):
-                continue
-            if item.get("from") is None:
-                values = dict(_parameter_values(item, scope, ""))
-                files.append(self._write({node_name: {"ros__parameters": values}}))
-                continue
-            taken = _take(item, scope, "from", optional=("allow_substs",))
-            file = Path(taken["from"])
-            if not file.is_file():  # ROS 2 goes on as well
-                self.warnings.append(f"{_describe(element)}: parameter file '{file}' does not exist, skipped")
-            elif _truth(taken.get("allow_substs", "false"), "allow_substs"):
-                files.append(self._write(expand(file.read_text(), scope)))
-            else:
-                files.append(file.absolute())
-        return files
-
-    def _write(self, content: object) -> Path:
-        handle, name = tempfile.mkstemp(".yaml", "launch_params_", self.temporary)
-        with os.fdopen(handle, "w") as stream:
-            stream.write(content if isinstance(content, str) else yaml.safe_dump(content))
-        return Path(name)
-
-
-def _parameter_values(item: Element, scope: Scope, prefix: str) -> list[tuple[str, Any]]:
-    children = item.findall("param")
-    if children:
-        name = prefix + _take(item, scope, "name", children=("param",))["name"] + "."
-        return [pair for child in children for pair in _parameter_values(child, scope, name)]
-    taken = _take(item, scope, "name", "value", optional=("type", "sep", "value-sep"))
-    separator = taken.get("value-sep") or taken.get("sep")
-    texts = taken["value"].split(separator) if separator else [taken["value"]]
-    values = [_convert(text, taken.get("type")) for text in texts]
-    return [(prefix + taken["name"], values if separator else values[0])]
-
-
-def _convert(text: str, kind: str | None) -> object:
-    """A parameter's value: by its `type`, else by the rules of YAML."""
-    if kind == "bool":
-        return _truth(text, "value")
-    if kind is not None:
-        try:
-            return CONVERT[kind](text)
-        except KeyError:
-            raise UserError(f"type='{kind}': must be bool, {', '.join(CONVERT)}") from None
-        except ValueError:
-            raise UserError(f"value='{text}' is no {kind}") from None
-    try:
-        value = yaml.safe_load(text) if text else text
-    except yaml.YAMLError:
-        return text
-    return value if isinstance(value, bool | int | float | str | list) else text
-
-
-# ---- helpers
-
-
-class _Located(UserError):
-    """An error that names its place already."""
-
-
-def _describe(element: Element) -> str:
-    attributes = "".join(f' {key}="{value}"' for key, value in list(element.attrib.items())[:2])
-    return f"<{element.tag}{attributes}>"
-
-
-def _take(
-    element: Element, scope: Scope, *required: str, optional: tuple[str, ...] = (), children: tuple[str, ...] = ()
-) -> dict[str, str]:
-    """The expanded attributes of `element`; complains of missing and of unknown ones, and of unknown children."""
-    missing = [name for name in required if name not in element.attrib]
-    unknown = [name for name in element.attrib if name not in (*required, *optional, "if", "unless")]
-    strange = [child.tag for child in element if child.tag not in children] if element.tag != "group" else []
-    for names, what in ((missing, "is missing"), (unknown, "is not supported")):
-        if names:
-            raise UserError(f"attribute '{names[0]}' {what}")
-    if strange:
-        raise UserError(f"<{strange[0]}> is not supported inside <{element.tag}>")
-    # cmd and args are split into words before they are expanded: a path with blanks stays one word
-    late = {"cmd", "args", "ros_args", "default", "description"}
-    return {name: value if name in late else expand(value, scope) for name, value in element.attrib.items()}
-
-
-def _condition(element: Element, scope: Scope) -> bool:
-    if "if" in element.attrib and "unless" in element.attrib:
-        raise UserError("has both 'if' and 'unless'")
-    if "if" in element.attrib:
-        return _truth(expand(element.attrib["if"], scope), "if")
-    if "unless" in element.attrib:
-        return not _truth(expand(element.attrib["unless"], scope), "unless")
-    return True
-
-
-def _truth(text: str, attribute: str) -> bool:
-    value = text.strip().lower()
-    if value in ("true", "1"):
-        return True
-    if value in ("false", "0"):
-        return False
-    raise UserError(f"{attribute}='{text}': must be true, false, 1 or 0")
-
-
-def _join(outer: str, inner: str) -> str:
-    if not inner:
-        return outer
-    joined = inner if inner.startswith("/") else f"{outer.rstrip('/')}/{inner}"
-    return joined.rstrip("/") or "/"
