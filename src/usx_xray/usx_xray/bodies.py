@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from usx_common.levels import level_of_label
 
+from usx_common.levels import level_of_label
 from usx_xray.box_chain import choose_chain
 from usx_xray.box_fit import Box, candidate_boxes
 from usx_xray.geometry import XrayGeometry
@@ -70,12 +71,12 @@ def spine_axes(points: NDArray) -> NDArray[np.float64]:
     """(N, 2) direction of the spine (cranial to caudal) at seeds ``points`` (N, 2); rows of the image for one seed."""
     if len(points) == 1:
         return np.array([[0.0, 1.0]])
-    return np.gradient(points, axis=0)
+    return np.gradient(points, axis=0, edge_order=2 if len(points) > 2 else 1)
 
 
 def _boxes(image: PlaneImage, points: NDArray, labels: list[int], polarity: float) -> tuple[float, list[Box]]:
     axes = spine_axes(points)
-    adjacent = [second - first == 1 for first, second in zip(labels, labels[1:], strict=False)]
+    adjacent = [second - first == 1 for first, second in itertools.pairwise(labels)]
     results = {}
     for sign in (1.0, -1.0) if polarity == 0.0 else (polarity,):
         candidates = [candidate_boxes(image, point, axis, sign) for point, axis in zip(points, axes, strict=True)]
@@ -91,8 +92,8 @@ def _check_overlap(seeds: Sequence[Seed], outlines: list[Outline]) -> None:
             share = overlap_share(outlines[first].points, outlines[second].points)
             if share > OVERLAP_LIMIT:
                 raise Refused("two_seeds_in_one_body",
-                              f"the bodies found at the seeds of {seeds[first].level} and {seeds[second].level} overlap "
-                              f"by {share:.0%}: give one seed per body, near its middle")
+                              f"the bodies found at the seeds of {seeds[first].level} and {seeds[second].level} "
+                              f"overlap by {share:.0%}: give one seed per body, near its middle")
 
 
 def overlap_share(first: NDArray, second: NDArray, resolution: float = 4.0) -> float:

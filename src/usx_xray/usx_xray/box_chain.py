@@ -20,14 +20,14 @@ class ChainPrior:
 
     height_ratio: float = 0.12
     depth_ratio: float = 0.09
-    tilt: float = float(np.radians(11.0))
+    tilt: float = float(np.radians(13.0))
     disc: float = 8.5
     disc_sigma: float = 4.0
-    weight: float = 0.10
+    weight: float = 0.15
 
 
 def choose_chain(candidates: list[list[Box]], adjacent: list[bool], prior: ChainPrior | None = None) -> list[Box]:
-    """One box of each list, the sum of scores being largest. ``adjacent[i]``: lists i and i + 1 are neighbour levels."""
+    """One box of each list, the sum of scores largest. ``adjacent[i]``: lists i and i + 1 are neighbour levels."""
     prior = prior or ChainPrior()
     totals = np.array([box.score for box in candidates[0]])
     back: list[NDArray[np.int64]] = []

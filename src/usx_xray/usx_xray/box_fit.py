@@ -7,12 +7,16 @@ bodies on lateral views (Gilad & Nissan 1985, Bonczar 2024): depth 35 mm, height
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from usx_xray.patches import Patch, PlaneImage, edge_patch, patch_axes
+
+WORTH_KEEPING = 0.6
+"""Rectangles this much worse than the best of their angle are not looked at further."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +29,8 @@ class BoxPrior:
     height: float = 27.0
     height_sigma: float = 3.5
     click_sigma: float = 4.5
-    angle_sigma: float = float(np.radians(12.0))
-    weight: float = 0.10
+    angle_sigma: float = float(np.radians(15.0))
+    weight: float = 0.15
     end_plate_weight: float = 1.3
 
 
@@ -74,17 +78,16 @@ def candidate_boxes(image: PlaneImage, seed: NDArray, axis: NDArray, polarity: f
     for number, angle in enumerate(search.angles):
         axes = patch_axes(axis, angle)
         patch = edge_patch(image, seed, axes, half, search.step / 2.0)
-        scores, sides = _scores(patch, polarity, prior, search)
-        scores = scores - prior.weight * (angle / prior.angle_sigma) ** 2
-        best = np.argpartition(scores, -400)[-400:] if scores.size > 400 else np.arange(scores.size)
-        found += [(float(scores[i]), number, sides[i]) for i in best]
-    found.sort(key=lambda item: (-item[0], item[1], *item[2]))
+        scores = _scores(patch, polarity, prior, search) - prior.weight * (angle / prior.angle_sigma) ** 2
+        best = np.flatnonzero(scores > scores.max() - WORTH_KEEPING)
+        found += zip(scores.flat[best].tolist(), itertools.repeat(number), _sides(best, search), strict=False)
+    found.sort(key=lambda item: -item[0])
     return [_box(seed, axis, search.angles[number], sides, score)
             for score, number, sides in _different(found, search)]
 
 
-def _scores(patch: Patch, polarity: float, prior: BoxPrior, search: BoxSearch) -> tuple[NDArray, NDArray]:
-    """Scores (M,) and sides (M, 4) = (u low, u high, v low, v high), mm, of all rectangles of one angle."""
+def _scores(patch: Patch, polarity: float, prior: BoxPrior, search: BoxSearch) -> NDArray[np.float32]:
+    """Scores of all rectangles of one angle, over (low side in u, high side in u, low in v, high in v)."""
     low_u, high_u = _side_positions(search.depths, search)
     low_v, high_v = _side_positions(search.heights, search)
     # Bone is bright: the image rises on entering a low side and falls on leaving a high one.
@@ -92,16 +95,21 @@ def _scores(patch: Patch, polarity: float, prior: BoxPrior, search: BoxSearch) -
     bottom = _side_means(patch.along_v * -polarity, high_v, low_u, high_u, patch, search.corner)
     left = _side_means((patch.along_u * polarity).T, low_u, low_v, high_v, patch, search.corner)
     right = _side_means((patch.along_u * -polarity).T, high_u, low_v, high_v, patch, search.corner)
-    # Axes of the table: low_u, high_u, low_v, high_v.
-    total = prior.end_plate_weight * (top.transpose(1, 2, 0)[:, :, :, None] + bottom.transpose(1, 2, 0)[:, :, None, :])
-    total = total + left[:, None, :, :] + right[None, :, :, :]
-    penalty_u, valid_u = _extent_prior(low_u, high_u, prior.depth, prior.depth_sigma, prior.click_sigma, search.depths)
-    penalty_v, valid_v = _extent_prior(low_v, high_v, prior.height, prior.height_sigma, prior.click_sigma,
-                                       search.heights)
-    total -= prior.weight * (penalty_u[:, :, None, None] + penalty_v[None, None, :, :])
-    where = np.argwhere(valid_u[:, :, None, None] & valid_v[None, None, :, :])
-    sides = np.column_stack([low_u[where[:, 0]], high_u[where[:, 1]], low_v[where[:, 2]], high_v[where[:, 3]]])
-    return total[tuple(where.T)], sides
+    penalty_u = _extent_prior(low_u, high_u, prior.depth, prior.depth_sigma, prior.click_sigma, search.depths)
+    penalty_v = _extent_prior(low_v, high_v, prior.height, prior.height_sigma, prior.click_sigma, search.heights)
+    weight = prior.end_plate_weight
+    total = left[:, None, :, :] + right[None, :, :, :]
+    total += weight * top.transpose(1, 2, 0)[:, :, :, None] - prior.weight * penalty_u[:, :, None, None]
+    total += weight * bottom.transpose(1, 2, 0)[:, :, None, :] - prior.weight * penalty_v[None, None, :, :]
+    return total
+
+
+def _sides(flat: NDArray, search: BoxSearch) -> NDArray[np.float64]:
+    """(M, 4) sides (u low, u high, v low, v high), mm, of places in the flattened table of scores."""
+    low_u, high_u = _side_positions(search.depths, search)
+    low_v, high_v = _side_positions(search.heights, search)
+    where = np.unravel_index(flat, (len(low_u), len(high_u), len(low_v), len(high_v)))
+    return np.column_stack([side[index] for side, index in zip((low_u, high_u, low_v, high_v), where, strict=True)])
 
 
 def _side_positions(extents: tuple[float, float], search: BoxSearch) -> tuple[NDArray, NDArray]:
@@ -113,7 +121,7 @@ def _side_positions(extents: tuple[float, float], search: BoxSearch) -> tuple[ND
 def _side_means(edges: NDArray, across: NDArray, low: NDArray, high: NDArray, patch: Patch,
                 corner: float) -> NDArray[np.float32]:
     """(A, L, H) mean of ``edges`` along the line at ``across`` (rows of edges) from ``low`` to ``high``, both mm."""
-    sums = np.concatenate([np.zeros((edges.shape[0], 1), np.float32), np.cumsum(edges, axis=1, dtype=np.float32)], axis=1)
+    sums = np.pad(np.cumsum(edges, axis=1, dtype=np.float32), ((0, 0), (1, 0)))
     lines = sums[_index(across, patch)]
     begin, end = _index(low + corner, patch), _index(high - corner, patch) + 1
     length = np.maximum(end[None, :] - begin[:, None], 1)
@@ -125,21 +133,25 @@ def _index(position: NDArray, patch: Patch) -> NDArray[np.int64]:
 
 
 def _extent_prior(low: NDArray, high: NDArray, extent: float, sigma: float, click_sigma: float,
-                  allowed: tuple[float, float]) -> tuple[NDArray, NDArray]:
-    """Penalty (L, H) for size and for being off the click, and which pairs are of an allowed size."""
+                  allowed: tuple[float, float]) -> NDArray[np.float32]:
+    """Penalty (L, H) for an unusual size and for being off the click; prohibitive where the size is not allowed."""
     size = high[None, :] - low[:, None]
     middle = (high[None, :] + low[:, None]) / 2.0
     penalty = ((size - extent) / sigma) ** 2 + (middle / click_sigma) ** 2
-    return penalty.astype(np.float32), (size >= allowed[0]) & (size <= allowed[1])
+    return np.where((size >= allowed[0]) & (size <= allowed[1]), penalty, 1e6).astype(np.float32)
 
 
 def _different(found: list[tuple[float, int, NDArray]], search: BoxSearch) -> list[tuple[float, int, NDArray]]:
+    """The best ones of which no two are nearly the same: each kept one strikes out all that resemble it."""
+    numbers = np.array([item[1] for item in found])
+    sides = np.array([item[2] for item in found])
+    left = np.arange(len(found))
     kept: list[tuple[float, int, NDArray]] = []
-    for item in found:
-        if all(np.abs(item[2] - other[2]).max() >= 2.5 or abs(item[1] - other[1]) >= 2 for other in kept):
-            kept.append(item)
-            if len(kept) == search.kept:
-                break
+    while len(left) and len(kept) < search.kept:
+        first = left[0]
+        kept.append(found[first])
+        moved = np.abs(sides[left] - sides[first]).max(axis=1) >= 2.5
+        left = left[moved | (abs(numbers[left] - numbers[first]) >= 2)]
     return kept
 
 

@@ -13,6 +13,9 @@ from usx_xray.geometry import XrayGeometry
 EDGE_SCALE_MM = 0.8
 """Width (sigma) of the derivative of Gaussian: wide against noise, narrow against a cortex of 1 to 2 mm."""
 
+BORDER_EDGE, BORDER_REACH_MM = 5.0, 2.5
+"""An edge this many times a clear one is a collimator's border or metal, not bone; its flanks reach this far."""
+
 
 @dataclass(frozen=True)
 class PlaneImage:
@@ -29,14 +32,14 @@ class PlaneImage:
         values = cv2.remap(self.pixels, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         height, width = self.pixels.shape
         inside = (columns >= 0) & (columns <= width - 1) & (rows >= 0) & (rows <= height - 1)
-        return values, inside
+        return np.asarray(values, np.float32), np.asarray(inside, np.bool_)
 
     def blurred(self, sigma_mm: float) -> PlaneImage:
         """The image after a Gaussian of ``sigma_mm`` in the mid plane."""
         column, row = self.geometry.midplane_spacing
         blurred = cv2.GaussianBlur(self.pixels, (0, 0), sigmaX=sigma_mm / column, sigmaY=sigma_mm / row,
                                    borderType=cv2.BORDER_REPLICATE)
-        return PlaneImage(blurred, self.geometry)
+        return PlaneImage(np.asarray(blurred, np.float32), self.geometry)
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ def patch_axes(axis: NDArray, angle: float) -> NDArray[np.float64]:
 
 
 def grid_points(centre: NDArray, axes: NDArray, half_mm: float, step: float) -> NDArray[np.float64]:
-    """(n, n, 2) points of the mid plane, n odd, of a square grid about ``centre``; rows run along v, columns along u."""
+    """(n, n, 2) points, n odd, of a square grid on the mid plane about ``centre``; rows along v, columns along u."""
     count = round(half_mm / step)
     offsets = np.arange(-count, count + 1) * step
     return centre + offsets[None, :, None] * axes[0] + offsets[:, None, None] * axes[1]
@@ -74,11 +77,25 @@ def edge_patch(image: PlaneImage, centre: NDArray, axes: NDArray, half_mm: float
     """Edges around ``centre`` (2,), mm. ``image`` must be blurred by EDGE_SCALE_MM already."""
     values, inside = image.sample(grid_points(centre, axes, half_mm, step))
     along_v, along_u = np.gradient(values)
-    reach = 2 * int(np.ceil(2.0 * EDGE_SCALE_MM / step)) + 1
-    safe = cv2.erode(inside.astype(np.uint8), np.ones((reach, reach), np.uint8), borderValue=1).astype(bool)
-    strength = edge_strength(np.hypot(along_u, along_v)[safe])
-    return Patch((np.tanh(along_u / strength) * safe).astype(np.float32),
-                 (np.tanh(along_v / strength) * safe).astype(np.float32), step)
+    safe = ~_grown(~inside, 2.0 * EDGE_SCALE_MM / step)
+    magnitude = np.hypot(along_u, along_v)
+    strength = edge_strength(magnitude[safe])
+    safe &= ~_grown(magnitude > BORDER_EDGE * strength, BORDER_REACH_MM / step)
+    along_u, along_v = (np.where(safe, soft_clipped(np.asarray(edges) / strength), 0.0).astype(np.float32)
+                        for edges in (along_u, along_v))
+    return Patch(along_u, along_v, step)
+
+
+def soft_clipped(edges: NDArray) -> NDArray:
+    """Edges in units of a clear one -> -1 .. 1; those too strong for bone fade to 0 again."""
+    excess = np.maximum(np.abs(edges) - BORDER_EDGE / 2.0, 0.0)
+    return np.tanh(edges) * np.exp(-0.5 * (2.0 * excess / BORDER_EDGE) ** 2)
+
+
+def _grown(mask: NDArray[np.bool_], radius: float) -> NDArray[np.bool_]:
+    side = 2 * int(np.ceil(radius)) + 1
+    return cv2.dilate(mask.astype(np.uint8), cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side)),
+                      borderType=cv2.BORDER_CONSTANT, borderValue=0).astype(bool)
 
 
 def edge_strength(gradients: NDArray) -> float:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from usx_common.levels import LEVEL_NAMES, level_of_label
 
+from usx_common.levels import LEVEL_NAMES, level_of_label
 from usx_xray.geometry import XrayGeometry
 from usx_xray.refusal import Refused
 
@@ -61,8 +61,8 @@ def check_seeds(seeds: Sequence[Seed], shape: tuple[int, int], geometry: XrayGeo
             distance = float(np.linalg.norm(points[first] - points[second]))
             if distance < CLOSEST_SEEDS_MM:
                 raise Refused("two_seeds_in_one_body",
-                              f"the seeds of {seeds[first].level} and {seeds[second].level} are {distance:.1f} mm apart "
-                              "in the patient: they lie in one body; give one seed per body")
+                              f"the seeds of {seeds[first].level} and {seeds[second].level} are {distance:.1f} mm "
+                              "apart in the patient: they lie in one body; give one seed per body")
 
 
 class ClickCollector:

@@ -84,8 +84,8 @@ def acquisition_time(header: Dataset) -> int:
 
 def _nanoseconds(date: str, time: str, offset: str) -> int:
     whole, _, fraction = time.partition(".")
-    moment = datetime.datetime.strptime(date + whole.ljust(6, "0"), "%Y%m%d%H%M%S").replace(tzinfo=datetime.UTC
-                                        if hasattr(datetime, "UTC") else datetime.timezone.utc)  # noqa: UP017
+    moment = datetime.datetime.strptime(date + whole.ljust(6, "0"), "%Y%m%d%H%M%S")
+    moment = moment.replace(tzinfo=datetime.timezone.utc)
     seconds = int(moment.timestamp())
     if offset:
         sign = -1 if offset[0] == "-" else 1
