@@ -18,7 +18,9 @@ from usx_common.errors import UsxError
 from usx_common.levels import LEVELS, SOURCE_ULTRASOUND, label_of_level
 from usx_common.meshes import Mesh, write_mesh
 from usx_common.volumes import read_volume
+from usx_completion.completion import place_mean
 from usx_completion.metrics import level_rows, unit_of_partial, write_metrics_csv
+from usx_completion.shape_model import load_shape_model
 
 MESH_COMMENT = "mm, frame spine (LPS: x left, y posterior, z cranial)"
 ROW_TITLES = {"assd_mm": "surface distance, mm", "hd95_mm": "95 % Hausdorff, mm", "cd_t_e4": "CD-T x1e4", "f1": "F1",
@@ -69,7 +71,13 @@ def score(results: Results, completed: dict[str, Mesh], truth: dict[str, Mesh]) 
 
 
 def _placed_means(results: Results) -> dict[str, Mesh]:
-    raise NotImplementedError
+    """The mean vertebrae merely placed on the same partial cloud: the baseline that a fit must beat."""
+    fields = results.clouds.get("spine/partial")
+    if fields is None:
+        return {}
+    model, _ = load_shape_model()
+    placed = place_mean(model, results.points_mm("spine/partial"), fields["label"], fields["source"])
+    return {level: completed.mesh for level, completed in placed.levels.items()}
 
 
 def write_report(out: Path, results: Results, truth: Truth | None) -> Table:

@@ -188,13 +188,13 @@ def test_bad_transforms_are_refused(translation, rotation, reason):
 def test_points_and_cameras_are_checked():
     with pytest.raises(interface.InvalidMessage, match="click"):
         interface.check_vector(Point(x=float("nan")), "click")
-    info = CameraInfo(width=10, height=10, k=[100.0, 0, 5, 0, 100, 5, 0, 0, 1])
+    info = CameraInfo(width=10, height=10, k=[100.0, 0.0, 5.0, 0.0, 100.0, 5.0, 0.0, 0.0, 1.0])
     info.header.stamp = STAMP
     interface.check_camera_info(info)
-    for k in ([0.0] * 9, [100.0, 0, 5, 0, 100, 5, 0, 0, 0], [float("nan")] * 9):
+    for k in ([0.0] * 9, [100.0, 0.0, 5.0, 0.0, 100.0, 5.0, 0.0, 0.0, 0.0], [float("nan")] * 9):
         info.k = k
         with pytest.raises(interface.InvalidMessage):
             interface.check_camera_info(info)
-    info.k, info.width = [100.0, 0, 5, 0, 100, 5, 0, 0, 1], 0
+    info.k, info.width = [100.0, 0.0, 5.0, 0.0, 100.0, 5.0, 0.0, 0.0, 1.0], 0
     with pytest.raises(interface.InvalidMessage):
         interface.check_camera_info(info)
