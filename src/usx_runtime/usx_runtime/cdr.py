@@ -15,7 +15,7 @@ HEADER = b"\x00\x01\x00\x00"
 PADDING = tuple(b"\x00" * n for n in range(8))
 
 
-class MalformedMessage(ValueError):  # noqa: N818
+class MalformedMessage(ValueError):
     """Bytes that are no serialised message of the expected type."""
 
 
@@ -190,7 +190,8 @@ def reader_source(fields: list[Field], plain: dict[str, tuple[str, list[str]]]) 
 
 def _repeated_reader(field: Field, target: str, plain: dict[str, tuple[str, list[str]]]) -> list[str]:
     size = field.primitive.size if field.primitive else 1
-    lines = [f"    n, pos = read_count(data, pos, {size})" if field.container == "sequence" else f"    n = {field.size}"]
+    sequence = field.container == "sequence"
+    lines = [f"    n, pos = read_count(data, pos, {size})" if sequence else f"    n = {field.size}"]
     if field.primitive:
         align = [f"    if n: pos += -pos % {size}"] if size > 1 else []
         part = f"data[pos:pos + n * {size}]"
@@ -200,7 +201,7 @@ def _repeated_reader(field: Field, target: str, plain: dict[str, tuple[str, list
         elif value is None:
             value = f"to_array({field.primitive.code!r}, {part})"
         return [*lines, *align, f"    {target} = {value}", f"    pos += n * {size}"]
-    if field.base in plain and field.container == "sequence":
+    if field.base in plain and sequence:
         layout, slots = plain[field.base]
         return [
             *lines,

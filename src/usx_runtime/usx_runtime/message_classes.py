@@ -30,7 +30,7 @@ FLOAT32_MAX = 3.402823466e38
 class Message:
     """Base of all message classes."""
 
-    __slots__ = ()
+    __slots__: tuple[str, ...] = ()
     __msgtype__: str
     __fields__: tuple[Field, ...] = ()
     __write__: Callable[[Any, bytearray], bytearray]

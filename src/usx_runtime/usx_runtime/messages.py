@@ -6,7 +6,7 @@ rosbags ships no services: the few needed are in `interfaces/PACKAGE/srv/NAME.sr
 from __future__ import annotations
 
 import threading
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -20,7 +20,7 @@ _LOCK = threading.RLock()
 _CONTAINERS = {3: "array", 4: "sequence"}
 
 
-class UnknownType(KeyError):  # noqa: N818
+class UnknownType(KeyError):
     """No definition of a message or service type is known."""
 
     def __str__(self) -> str:
@@ -129,7 +129,7 @@ def get_message(type_name: str) -> Any:
     return _TYPES[type_name]
 
 
-@lru_cache(maxsize=None)
+@cache
 def get_service(type_name: str) -> Any:
     """The class of a service type such as `std_srvs/srv/Trigger`, with Request and Response; raises UnknownType."""
     if type_name not in service_files():
@@ -199,7 +199,7 @@ class _MessageModule(ModuleType):
         return [*super().__dir__(), *self.__all__]
 
 
-@lru_cache(maxsize=None)
+@cache
 def module_for(name: str) -> ModuleType | None:
     """The module standing for `PACKAGE`, `PACKAGE.msg` or `PACKAGE.srv`; None where no such messages are known."""
     package, _, group = name.partition(".")

@@ -8,7 +8,7 @@ from typing import Any
 from usx_runtime.duration import Duration
 
 
-class InvalidQoSProfileException(Exception):  # noqa: N818 (the name is rclpy's)
+class InvalidQoSProfileException(Exception):
     """Raised when a profile contradicts itself."""
 
     def __init__(self, *args: Any) -> None:
@@ -65,6 +65,14 @@ class QoSProfile:
 
     __slots__ = ("avoid_ros_namespace_conventions", "deadline", "depth", "durability", "history", "lifespan",
                  "liveliness", "liveliness_lease_duration", "reliability")
+    history: HistoryPolicy
+    depth: int
+    reliability: ReliabilityPolicy
+    durability: DurabilityPolicy
+    liveliness: LivelinessPolicy
+    lifespan: Duration
+    deadline: Duration
+    liveliness_lease_duration: Duration
 
     def __init__(self, **settings: Any) -> None:
         unknown = set(settings) - set(self.__slots__)

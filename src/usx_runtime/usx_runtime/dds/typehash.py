@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 from usx_runtime.cdr import Field
@@ -42,7 +42,7 @@ def _fields(type_name: str) -> list[Field]:
     return fields_of(type_name)
 
 
-@lru_cache(maxsize=None)
+@cache
 def type_hash(type_name: str) -> str:
     """`RIHS01_...` of a message type or of a service type; raises UnknownType."""
     described: dict[str, Any] = {}

@@ -7,15 +7,17 @@ other DDS tools can show a topic) but pass bytes through: what is written is ser
 from __future__ import annotations
 
 import threading
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
-from cyclonedds.idl import make_idl_struct, types
+from cyclonedds import idl
 
 from usx_runtime.cdr import Field
 from usx_runtime.messages import fields_of
 
 _LOCK = threading.RLock()
+types: Any = idl.types
+make_idl_struct = idl.make_idl_struct
 _PRIMITIVES = {
     "bool": bool, "byte": types.uint8, "char": types.uint8, "string": str, "float32": types.float32,
     "float64": types.float64, "int8": types.int8, "uint8": types.uint8, "int16": types.int16,
@@ -68,13 +70,13 @@ def _annotation(field: Field) -> Any:
     return inner
 
 
-@lru_cache(maxsize=None)
+@cache
 def _described(type_name: str) -> type:
     fields = {field.name: _annotation(field) for field in fields_of(type_name)}
     return make_idl_struct(type_name.rpartition("/")[2] + "_", dds_type_name(type_name).replace("::", "."), fields)
 
 
-@lru_cache(maxsize=None)
+@cache
 def raw_type(type_name: str, service: bool = False) -> Any:
     """IdlStruct class that describes `type_name` and passes bytes; raises UnknownType.
 

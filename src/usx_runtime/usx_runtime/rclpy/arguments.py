@@ -80,20 +80,25 @@ _Loader.yaml_implicit_resolvers = {
 _FLOAT = re.compile(r"[-+]?(\d+\.\d*|\.\d+|\d+(?=[eE]))([eE][-+]?\d+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(f"^(?:{_FLOAT.pattern})$"), list("-+.0123456789"))
 _Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?(0x[0-9a-fA-F]+|\d+)$"), list("-+0123456789"))
-_Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: _integer(loader.construct_scalar(node)))
-_Loader.add_constructor(
-    "tag:yaml.org,2002:float",
-    lambda loader, node: float(str(loader.construct_scalar(node)).lower().replace(".inf", "inf").replace(".nan", "nan")))
 
 
-def _integer(text: Any) -> int:
+def _integer(loader: yaml.SafeLoader, node: Any) -> int:
+    text = node.value
     return int(text, 16) if "x" in text else int(text)
+
+
+def _float(loader: yaml.SafeLoader, node: Any) -> float:
+    return float(node.value.lower().replace(".inf", "inf").replace(".nan", "nan"))
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _integer)
+_Loader.add_constructor("tag:yaml.org,2002:float", _float)
 
 
 def load_yaml(text: str) -> Any:
     """A YAML document or value; raises InvalidROSArgsError."""
     try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 (a SafeLoader)
+        return yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
         raise InvalidROSArgsError(f"not readable as YAML: {' '.join(str(error).split())}") from error
 

@@ -84,6 +84,7 @@ class Clock:
     """A clock; of type ROS_TIME it is a ROSClock, which follows /clock once a node's use_sim_time is set."""
 
     _handles: list[JumpHandle]
+    _clock_type: ClockType
 
     def __new__(cls, *, clock_type: ClockType = ClockType.SYSTEM_TIME) -> Clock:
         if not isinstance(clock_type, ClockType):

@@ -1,5 +1,4 @@
 """rclpy.exceptions: the names and the words of rclpy."""
-# ruff: noqa: N818
 
 from __future__ import annotations
 

@@ -23,15 +23,15 @@ SIGNAL_PERIOD_S = 0.1
 GRAPH_PERIOD_S = 1.0
 
 
-class TimeoutException(Exception):  # noqa: N818
+class TimeoutException(Exception):
     """Nothing became ready in time."""
 
 
-class ShutdownException(Exception):  # noqa: N818
+class ShutdownException(Exception):
     """The executor was shut down."""
 
 
-class ExternalShutdownException(Exception):  # noqa: N818
+class ExternalShutdownException(Exception):
     """The context was shut down while the executor waited."""
 
     def __init__(self, *args: Any) -> None:

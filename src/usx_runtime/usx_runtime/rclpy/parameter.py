@@ -69,7 +69,7 @@ class Parameter:
     def from_parameter_msg(cls, param_msg: Any) -> Parameter:
         """Of rcl_interfaces/msg/Parameter."""
         kind = cls.Type(param_msg.value.type)
-        value = getattr(param_msg.value, _FIELDS[kind.value]) if kind.value else None
+        value: Any = getattr(param_msg.value, _FIELDS[kind.value]) if kind.value else None
         return cls(param_msg.name, kind, list(value) if kind.value > 4 else value)
 
     def __init__(self, name: str, type_: Parameter.Type | None = None, value: Any = None) -> None:

@@ -11,6 +11,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from usx_runtime.cdr import HEADER
@@ -161,7 +162,7 @@ class Client(_Ends):
             with self._lock:
                 future = self._pending.pop(number, None) if client == self._identity else None
             if future is not None:
-                return lambda answered=future: answered.set_result(response)
+                return partial(future.set_result, response)
         return None
 
     def destroy(self) -> None:

@@ -19,6 +19,7 @@ class SignalHandlerOptions(IntEnum):
 
 _PREVIOUS: dict[int, Any] = {}
 _CONTEXTS: list[Any] = []
+_SIGNALS = ((signal.SIGINT, SignalHandlerOptions.SIGINT), (signal.SIGTERM, SignalHandlerOptions.SIGTERM))
 
 
 def _handle(number: int, frame: Any) -> None:
@@ -34,7 +35,7 @@ def install_signal_handlers(options: SignalHandlerOptions, context: Any) -> None
     if threading.current_thread() is not threading.main_thread() or options is SignalHandlerOptions.NO:
         return
     _CONTEXTS.append(context)
-    for number, option in ((signal.SIGINT, SignalHandlerOptions.SIGINT), (signal.SIGTERM, SignalHandlerOptions.SIGTERM)):
+    for number, option in _SIGNALS:
         if options & option and signal.getsignal(number) is not _handle:
             _PREVIOUS[number] = signal.signal(number, _handle)
     context.on_shutdown(lambda: _forget(context))

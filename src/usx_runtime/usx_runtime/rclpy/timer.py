@@ -65,8 +65,9 @@ class Timer:
         now = self.clock.now_ns()
         self._last = now
         self._next += self._period
-        if self._next < now:
-            self._next += ((now - self._next) // self._period + 1) * self._period if self._period else now - self._next
+        if self._next < now:  # rcl's rule: by as many periods as bring it to now or behind it
+            missed = -((self._next - now) // self._period) if self._period else 0
+            self._next = self._next + missed * self._period if self._period else now
         return self.callback
 
     def destroy(self) -> None:
