@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import yaml
+
 from usx_common import transforms
 from usx_common.levels import LEVELS, label_of_level
 from usx_common.meshes import write_mesh
 from usx_common.volumes import write_volume
-
 from usx_phantom import cbct, dicom_xray, robot, xray
 from usx_phantom.bag_writing import Edge, SweepBag, image_message, joints_message, tf_message
 from usx_phantom.phantom_scene import NOMINAL_CRANIAL, NOMINAL_POSTERIOR, body_centres

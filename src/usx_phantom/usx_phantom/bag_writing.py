@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
+
 from usx_common import transforms
 
 STORE = get_typestore(Stores.ROS2_JAZZY)
 NEVER = QosTime(2147483647, 4294967295)
-BAG_VERSION = 9
+BAG_VERSION: Literal[9] = 9
 
 
 def _qos(depth: int, durability: QosDurability) -> Qos:

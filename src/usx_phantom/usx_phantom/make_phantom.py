@@ -12,9 +12,9 @@ from typing import Any
 import yaml
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
 from usx_common.errors import UsxError
 from usx_common.meshes import Mesh
-
 from usx_phantom import acquisition, robot
 from usx_phantom.acquisition import AcquisitionSettings
 from usx_phantom.mesh_import import AXES, read_spine

@@ -10,6 +10,7 @@ from functools import cache
 
 import numpy as np
 from numba import njit
+
 from usx_common.errors import UsxError
 from usx_common.meshes import Mesh
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 from scipy.spatial.transform import Rotation
+
 from usx_common import transforms
 from usx_common.levels import LEVELS, label_of_level
 from usx_common.meshes import Mesh
 from usx_common.volumes import Volume
-
 from usx_phantom.scene import Scene, SkinSurface
 from usx_phantom.voxels import label_meshes
 

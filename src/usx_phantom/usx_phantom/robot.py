@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import least_squares
 from scipy.spatial.transform import Rotation
+
 from usx_common import transforms
 from usx_common.errors import UsxError
 

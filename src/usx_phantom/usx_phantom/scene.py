@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+
 from usx_common.meshes import Mesh
 from usx_common.volumes import Volume
 

@@ -6,16 +6,16 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.spatial.transform import Rotation
+
 from usx_common import transforms
 from usx_common.levels import LEVELS
 from usx_common.meshes import Mesh
-
 from usx_phantom.sampling import sample_subject, sample_vertebra
 from usx_phantom.template import DEFAULT_SPACING, carried_mesh
 from usx_phantom.vertebra import Solid, VertebraShape, mean_vertebra
 
 # Smallest space between bones of neighbouring levels (cartilage of a facet joint).
-JOINT_GAP = 1.0
+JOINT_GAP = 1.6
 
 
 @dataclass(frozen=True)

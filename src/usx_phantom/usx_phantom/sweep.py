@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.interpolate import CubicSpline
+
 from usx_common import transforms
 from usx_common.errors import UsxError
 from usx_common.levels import LEVELS
-
 from usx_phantom import robot
 from usx_phantom.scene import Scene
 

@@ -11,8 +11,8 @@ from functools import cache
 
 import numpy as np
 from scipy.sparse import csr_matrix, diags
-from usx_common.meshes import Mesh
 
+from usx_common.meshes import Mesh
 from usx_phantom.marching_cubes import iso_surface
 from usx_phantom.vertebra import Solid, VertebraShape, mean_vertebra
 
@@ -24,8 +24,8 @@ def shape_mesh(shape: VertebraShape, spacing: float = DEFAULT_SPACING) -> Mesh:
     """Closed mesh of any shape by marching cubes on a grid of `spacing` mm (vertices do not correspond)."""
     solid = shape.solid()
     low, high = solid.bounds()
-    size = tuple(int(n) + 1 for n in np.ceil((high - low) / spacing))
-    return iso_surface(solid.grid(low, spacing, size), low, spacing)
+    nx, ny, nz = (int(n) + 1 for n in np.ceil((high - low) / spacing))
+    return iso_surface(solid.grid(low, spacing, (nx, ny, nz)), low, spacing)
 
 
 @cache

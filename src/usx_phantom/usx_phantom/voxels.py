@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from numba import njit
+
 from usx_common.errors import UsxError
 from usx_common.levels import label_of_level
 from usx_common.meshes import Mesh
