@@ -172,7 +172,7 @@ def _write_bag(scene: Scene, folder: Path, settings: AcquisitionSettings,
         first = START - int(LEAD * 1e9)
         bag.write("/tf_static", first, tf_message(static_edges(trajectory, settings), first))
         for number, pixels in enumerate(simulator.frames(poses)):
-            stamp = START + int(round(times[number] * 1e9))
+            stamp = START + round(times[number] * 1e9)
             while state is not None and state[1] <= stamp + IMAGE_LATENCY:
                 bag.write(*state)
                 state = next(states, None)
@@ -189,11 +189,12 @@ def robot_states(trajectory: Trajectory, settings: AcquisitionSettings) -> Itera
     duration = settings.sweep.duration
     steps = int(np.ceil((duration + 2.0 * LEAD) * names.rate_hz))
     for step in range(steps + 1):
-        nanoseconds = int(round(step * 1e9 / names.rate_hz)) - int(LEAD * 1e9)
+        nanoseconds = round(step * 1e9 / names.rate_hz) - int(LEAD * 1e9)
         time = float(np.clip(nanoseconds * 1e-9, 0.0, duration))
         stamp = START + nanoseconds
         q = trajectory.angles(time)
-        yield "/joint_states", stamp + ROBOT_LATENCY, joints_message(names.joints, q, trajectory.velocities(time), stamp)
+        joints = joints_message(names.joints, q, trajectory.velocities(time), stamp)
+        yield "/joint_states", stamp + ROBOT_LATENCY, joints
         edges = [Edge(names.links[i], names.links[i + 1], matrix) for i, matrix in
                  enumerate(robot.joint_transforms(q))]
         yield "/tf", stamp + ROBOT_LATENCY, tf_message(edges, stamp)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
@@ -86,7 +86,7 @@ def tf_message(edges: Iterable[Edge], nanoseconds: int) -> bytes:
 class SweepBag:
     """A bag with /us/image_raw, /joint_states, /tf and /tf_static, written in the order of the receive times."""
 
-    TOPICS = {
+    TOPICS: ClassVar = {
         "/us/image_raw": ("sensor_msgs/msg/Image", STREAM),
         "/joint_states": ("sensor_msgs/msg/JointState", STREAM),
         "/tf": ("tf2_msgs/msg/TFMessage", STREAM),

@@ -110,9 +110,10 @@ def inverse(target: np.ndarray, start: np.ndarray, tolerance_mm: float = 1e-5) -
                            ftol=1e-15, gtol=1e-12, max_nfev=200)
     miss = residual(result.x)[:6]
     if np.linalg.norm(miss[:3]) > max(tolerance_mm, 1e-3) or np.linalg.norm(miss[3:]) > 1e-3 * lever:
-        where = np.round(target[:3, 3], 1).tolist()
-        raise BadRobotTarget(f"flange position {where} mm is out of the robot's reach (by {np.linalg.norm(miss[:3]):.1f}"
-                             f" mm, {np.degrees(np.linalg.norm(miss[3:]) / lever):.1f} degrees): move the patient nearer")
+        where, far = np.round(target[:3, 3], 1).tolist(), np.linalg.norm(miss[:3])
+        turn = np.degrees(np.linalg.norm(miss[3:]) / lever)
+        raise BadRobotTarget(f"flange position {where} mm is out of the robot's reach (by {far:.1f} mm, "
+                             f"{turn:.1f} degrees): move the patient nearer")
     return result.x
 
 

@@ -124,7 +124,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; exit status 2 for bad input."""
     parser = argparse.ArgumentParser("fit_mean_shapes", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--meshes", type=Path, required=True, metavar="DIR", help="folder with L2.ply .. L5.ply, mm, RAS")
+    parser.add_argument("--meshes", type=Path, required=True, metavar="DIR",
+                        help="folder with L2.ply .. L5.ply, mm, RAS")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="JSON file to write")
     options = parser.parse_args(arguments)
     shapes: dict[str, VertebraShape] = {}

@@ -51,7 +51,7 @@ class SweepSettings:
     @property
     def frames(self) -> int:
         """Number of frames in the sweep."""
-        return max(int(round(self.duration * self.frame_rate)), 2)
+        return max(round(self.duration * self.frame_rate), 2)
 
 
 class Trajectory:

@@ -93,7 +93,7 @@ def test_poses_out_of_reach_are_refused(place):
 
 def test_too_fast_and_too_far_are_refused():
     times = np.array([0.0, 0.1])
-    with pytest.raises(robot.BadRobotTarget, match="joint A4 .* greatest speed"):
+    with pytest.raises(robot.BadRobotTarget, match=r"joint A4 .* greatest speed"):
         robot.check_velocities(np.array([[0.0] * 7, [0, 0, 0, 0.5, 0, 0, 0]]), times)
     with pytest.raises(robot.BadRobotTarget, match="joint A2 would turn to 130"):
         robot.check_velocities(np.array([[0, np.radians(130), 0, 0, 0, 0, 0]] * 2), times)

@@ -12,6 +12,7 @@ from usx_common.meshes import Mesh
 from usx_phantom.phantom_scene import body_centres, build_scene
 from usx_phantom.spine import SpineSettings, mean_spine, sample_spine
 from usx_phantom.voxels import label_meshes
+import itertools
 
 SEEDS = (0, 1, 2)
 
@@ -34,7 +35,7 @@ def test_bones_are_closed_and_do_not_overlap(spines, seed):
     meshes = spines[seed].meshes
     for level in LEVELS:
         assert trimesh.Trimesh(meshes[level].vertices, meshes[level].faces, process=False).is_watertight
-    for upper, lower in zip(LEVELS[:-1], LEVELS[1:], strict=True):
+    for upper, lower in itertools.pairwise(LEVELS):
         for a, b in ((upper, lower), (lower, upper)):
             distance = signed_distance(meshes[b], meshes[a].vertices)
             assert distance.min() > -0.4
