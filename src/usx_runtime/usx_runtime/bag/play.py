@@ -18,6 +18,7 @@ from usx_runtime.user_error import UserError
 NODE = ("rosbag2_player", "/")
 SECOND = 10**9
 SETTLE = 0.5  # seconds without a new subscription after which discovery counts as done
+SETTLE_ALONE = 1.0  # the same as long as there is none at all
 DISCOVERY_LIMIT = 5.0
 
 
@@ -107,7 +108,7 @@ class Player:
             matched = sum(writer.matched() for writer in writers)
             if matched != known:
                 quiet_since, known = now, matched
-            if now - quiet_since >= SETTLE or now > limit:
+            if now - quiet_since >= (SETTLE if known else SETTLE_ALONE) or now > limit:
                 return
 
     def _play_once(self) -> None:
