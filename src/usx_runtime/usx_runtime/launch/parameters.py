@@ -36,6 +36,8 @@ class ParameterFiles:
                 continue
             taken = take(item, scope, "from", optional=("allow_substs",))
             file = Path(taken["from"])
+            if not taken["from"]:
+                continue  # an argument left empty
             if not file.is_file():  # ROS 2 goes on as well
                 self.warnings.append(f"{describe(element)}: parameter file '{file}' does not exist, skipped")
             elif truth(taken.get("allow_substs", "false"), "allow_substs"):
