@@ -72,8 +72,10 @@ def split_levels(points: Array, bodies: dict[int, Body],
     shift = fit_column(thin, surfaces, settings)
     surfaces = {label: transforms.apply(shift, surface) for label, surface in surfaces.items()}
     levels = np.array(list(surfaces), dtype=np.uint8)
+    # taken once: the fit turns a level by a few degrees at most, and normals only break ties between levels
+    own_normals = [point_normals(surface, [0.0, 1.0, 0.0]) for surface in surfaces.values()]
     for step, scale in enumerate(settings.scales):
-        costs, partners = _costs(thin, normals, surfaces, settings)
+        costs, partners = _costs((thin, normals), surfaces, own_normals, settings)
         share = _soft_share(costs, scale)
         for column, label in enumerate(levels):
             weights = share[:, column] * np.exp(-costs[:, column] / (8.0 * scale**2))
@@ -83,7 +85,7 @@ def split_levels(points: Array, bodies: dict[int, Body],
             partners_here = partners[chosen, column]
             fit = _fit_similarity if step < settings.rigid_steps else _fit_smoothly
             surfaces[label] = fit(surfaces[label], partners_here, thin[chosen], weights[chosen], settings)
-    costs, _ = _costs(thin, normals, surfaces, settings)
+    costs, _ = _costs((thin, normals), surfaces, own_normals, settings)
     belief = smooth_along_surface(thin, normals, _soft_share(costs, settings.scales[-1]))
     labels = _spread_labels(points, thin, belief, costs, levels, settings)
     near = np.sqrt(costs.min(axis=1))
@@ -105,14 +107,17 @@ def fit_column(points: Array, surfaces: dict[int, Array], settings: SplitSetting
     return transforms.invert(transforms.nearest_rigid(align(few, target, best, settings.joint_scales)))
 
 
-def _costs(points: Array, normals: Array, surfaces: dict[int, Array],
+def _costs(bone: tuple[Array, Array], surfaces: dict[int, Array], own_normals: list[Array],
            settings: SplitSettings) -> tuple[Array, NDArray[np.int64]]:
-    """(N, L) squared distances to each level, mm2, normals included, and the indices of the nearest points."""
+    """(N, L) squared distances to each level, mm2, normals included, and the indices of the nearest points.
+
+    ``bone``: points and normals, (N, 3) each.
+    """
+    points, normals = bone
     costs = np.empty((len(points), len(surfaces)))
     partners = np.empty(costs.shape, dtype=np.int64)
-    for column, surface in enumerate(surfaces.values()):
+    for column, (surface, own) in enumerate(zip(surfaces.values(), own_normals, strict=True)):
         distance, index = cKDTree(surface).query(points)
-        own = point_normals(surface, [0.0, 1.0, 0.0])
         bend = 1.0 - np.abs(np.einsum("ni,ni->n", normals, own[index]))
         costs[:, column] = distance**2 + 2.0 * settings.bend**2 * bend
         partners[:, column] = index

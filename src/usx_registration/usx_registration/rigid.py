@@ -154,7 +154,7 @@ def _solve(rows: Array, wanted: Array, weights: Array) -> Array:
     """Weighted least squares with a trace of damping, so that a direction without support stays put."""
     normal = rows.T @ (weights[:, None] * rows)
     normal += 1e-6 * np.diag(np.diag(normal)) + 1e-9 * np.eye(rows.shape[1])
-    return np.linalg.solve(normal, rows.T @ (weights * wanted))
+    return np.asarray(np.linalg.solve(normal, rows.T @ (weights * wanted)))
 
 
 def _moved_about(pivot: Array, step: Array) -> Array:

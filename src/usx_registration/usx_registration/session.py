@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from usx_common import transforms
 from usx_common.clouds import principal_axes
 from usx_common.errors import UsxError
+from usx_common.levels import level_of_label
 from usx_registration.bodies import measure_bodies
 from usx_registration.cbct_stage import CbctSettings, CbctStage
 from usx_registration.gate import CoverageLimits, Verdict, check_coverage
@@ -23,6 +24,7 @@ from usx_registration.spine_frame import NoPatientAxes, PatientAxes, axes_in_vol
 from usx_registration.xray_stage import XrayLimits, XrayPose, place
 
 Array = NDArray[np.float64]
+Edges = dict[tuple[str, str], Array]  # (parent, child) -> child_to_parent (4, 4), mm
 
 SHRUNK = 0.5
 
@@ -62,7 +64,7 @@ class Outcome:
     stamp: int
     verdict: Verdict
     partial: JointCloud | None = None
-    edges: dict[tuple[str, str], Array] = field(default_factory=dict)
+    edges: Edges = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
@@ -70,7 +72,7 @@ class Session:
     """Processes the updates of one sweep after another; not thread-safe, called from one worker."""
 
     def __init__(self, settings: SessionSettings) -> None:
-        self._settings = settings
+        self.settings = settings
         self._cbct = CbctStage(settings.cbct)
         self._spine_to_volume: Array | None = None
         self._last_stamp = -1
@@ -96,14 +98,14 @@ class Session:
         self._most_points = 0
 
     def _process(self, inputs: Inputs) -> Outcome:
-        coverage = check_coverage(inputs.bone, self._rough_cranial(inputs), self._settings.coverage)
+        coverage = check_coverage(inputs.bone, self._rough_cranial(inputs), self.settings.coverage)
         if not coverage.passed:
             return Outcome(inputs.stamp, coverage)
-        state = self._cbct.update(inputs.bone, inputs.cbct, inputs.world_to_volume, self._settings.axes)
+        state = self._cbct.update(inputs.bone, inputs.cbct, inputs.world_to_volume, self.settings.axes)
         if not state.verdict.passed:
             return Outcome(inputs.stamp, state.verdict)
         if self._spine_to_volume is None:
-            axes = axes_in_volume(self._settings.axes, inputs.world_to_volume, state.cbct_to_volume)
+            axes = axes_in_volume(self.settings.axes, inputs.world_to_volume, state.cbct_to_volume)
             self._spine_to_volume = spine_to_volume(inputs.bone, axes)
         frame = self._spine_to_volume
         bone = transforms.apply(transforms.invert(frame), inputs.bone)
@@ -119,34 +121,34 @@ class Session:
 
     def _rough_cranial(self, inputs: Inputs) -> Array:
         """Direction along which coverage is measured; the longest of the cloud when the patient's is not known."""
-        if self._settings.axes is not None and inputs.world_to_volume is not None:
-            return self._settings.axes.rotated(inputs.world_to_volume).cranial
+        if self.settings.axes is not None and inputs.world_to_volume is not None:
+            return self.settings.axes.rotated(inputs.world_to_volume).cranial
         return principal_axes(inputs.bone)[1][0] if len(inputs.bone) >= 3 else np.array([0.0, 0.0, 1.0])
 
     def _place_xray(self, inputs: Inputs, bone: Array, frame: Array, cbct_to_volume: Array | None) -> XrayPose:
         if inputs.bodies is None or inputs.labels is None:
             return XrayPose(None, notes=("no X-ray: the levels of the vertebrae are not known",))
         cbct_to_spine = None if cbct_to_volume is None else transforms.invert(frame) @ cbct_to_volume
-        settings = self._settings
+        settings = self.settings
         return place((settings.placement, settings.beam), settings.cbct.xray_to_cbct, cbct_to_spine, bone,
                      (inputs.bodies, inputs.labels), settings.xray)
 
-    def _joint(self, inputs: Inputs, bone: Array, pose: XrayPose, edges: dict[tuple[str, str], Array],
+    def _joint(self, inputs: Inputs, bone: Array, pose: XrayPose, edges: Edges,
                numbers: dict[str, float]) -> tuple[JointCloud, list[str]]:
         """The joint cloud; adds the X-ray's and the vertebrae's transforms to ``edges``."""
         if pose.xray_to_spine is None or inputs.bodies is None or inputs.labels is None:
             return join(bone, np.zeros(len(bone), np.uint8)), []
         frame = edges["us_volume", "spine"]
         if pose.by_device:
-            assert self._settings.cbct.xray_to_cbct is not None
-            edges["cbct", "xray"] = self._settings.cbct.xray_to_cbct
+            assert self.settings.cbct.xray_to_cbct is not None
+            edges["cbct", "xray"] = self.settings.cbct.xray_to_cbct
         else:
             edges["us_volume", "xray"] = frame @ pose.xray_to_spine
-        return join_with_xray(bone, inputs.bodies, inputs.labels, pose, (edges, numbers), self._settings)
+        return join_with_xray(bone, inputs.bodies, inputs.labels, pose, (edges, numbers), self.settings)
 
 
 def join_with_xray(bone: Array, xray_points: Array, labels: NDArray, pose: XrayPose,
-                   report: tuple[dict[tuple[str, str], Array], dict[str, float]],
+                   report: tuple[Edges, dict[str, float]],
                    settings: SessionSettings) -> tuple[JointCloud, list[str]]:
     """Split the bone (N, 3), frame spine, by the placed X-ray and join both; adds vertebra frames and figures."""
     edges, numbers = report
@@ -170,8 +172,6 @@ def join_with_xray(bone: Array, xray_points: Array, labels: NDArray, pose: XrayP
 
 def label_frame(label: int) -> str:
     """TF frame of a level."""
-    from usx_common.levels import level_of_label
-
     return f"vertebra_{level_of_label(label)}"
 
 
