@@ -17,7 +17,7 @@ NODES = {"compounding_node": "usx_compounding", "xray_node": "usx_xray", "regist
 TARGET = Path(__file__).parents[1] / "docs" / "parameters.md"
 HEAD = """# Parameters of the nodes
 
-Written by `tools/document_nodes.py` from the tables in each package's `settings.py`. A bad value is refused with a
+Written by `tools/document_nodes.py` from the tables in each package's `parameters.py`. A bad value is refused with a
 message that names the parameter, the value and the range. Defaults for the launch files are in `config/`.
 """
 
@@ -26,7 +26,7 @@ def text() -> str:
     """The whole page."""
     parts = [HEAD]
     for node, package in NODES.items():
-        parts += [f"\n## {node}\n", document(importlib.import_module(f"{package}.settings").TABLE)]
+        parts += [f"\n## {node}\n", document(importlib.import_module(f"{package}.parameters").TABLE)]
     return "\n".join(parts)
 
 

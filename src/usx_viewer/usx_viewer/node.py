@@ -16,8 +16,8 @@ from usx_common.counters import StreamCounters
 from usx_common.ros import conversion, interface
 from usx_common.ros.node_support import OK, Diagnostics, declare_parameters, run
 from usx_common.worker import Worker
-from usx_viewer import settings
 from usx_viewer.panel import Panel, Status
+from usx_viewer.parameters import TABLE
 from usx_viewer.scene import Scene
 from usx_viewer.server import start_server
 from usx_viewer.view import FRAMES, View
@@ -34,7 +34,7 @@ class ViewerNode(Node):
 
     def __init__(self) -> None:
         super().__init__("viewer_node")
-        self.values = declare_parameters(self, settings.TABLE)
+        self.values = declare_parameters(self, TABLE)
         self._server = start_server(self.values["host"], self.values["port"])
         scene = Scene(self._server)
         self.view = View(scene, Panel(self._server, scene), self.values)

@@ -14,8 +14,9 @@ from PIL import Image
 from usx_common import transforms
 from usx_common.errors import UsxError
 from usx_common.meshes import Mesh
-from usx_viewer import colours, settings
+from usx_viewer import colours
 from usx_viewer.panel import Panel, Status
+from usx_viewer.parameters import TABLE
 from usx_viewer.scene import MAX_CLOUD_POINTS, Scene
 from usx_viewer.server import start_server
 from usx_viewer.view import View
@@ -41,7 +42,7 @@ def server(port):
 @pytest.fixture
 def view(server) -> View:
     scene = Scene(server)
-    result = View(scene, Panel(server, scene), {p.name: p.default for p in settings.TABLE})
+    result = View(scene, Panel(server, scene), {p.name: p.default for p in TABLE})
     result.scene = scene
     return result
 

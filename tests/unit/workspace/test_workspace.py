@@ -92,6 +92,6 @@ def test_a_configuration_names_its_node_and_known_parameters(path):
     assert list(content) == [f"/**/{path.stem}"]
     package = {"compounding_node": "usx_compounding", "xray_node": "usx_xray", "registration_node": "usx_registration",
                "completion_node": "usx_completion", "viewer_node": "usx_viewer"}[path.stem]
-    settings = pytest.importorskip(f"{package}.settings")
-    known = {p.name for p in settings.TABLE} | {"use_sim_time"}
+    parameters = pytest.importorskip(f"{package}.parameters")
+    known = {p.name for p in parameters.TABLE} | {"use_sim_time"}
     assert set(content[f"/**/{path.stem}"]["ros__parameters"]) <= known
