@@ -89,7 +89,8 @@ def soft_tissue(scene: XrayScene, grid: VolumeGrid, material: Material, seed: in
         depth = scene.skin.height(plane[:, 0], plane[:, 2]) - plane[:, 1]
         values = np.where(depth < material.fat_thickness, material.fat, material.soft)
         for pocket in pockets:
-            values[pocket.inside(plane)] = material.gas
+            if abs(plane[0, 2] - pocket.centre[2]) <= pocket.half_axes[2]:
+                values[pocket.inside(plane)] = material.gas
         values[~scene.skin.inside(plane)] = AIR
         hounsfield[k] = values.reshape(ny, nx)
     return hounsfield
