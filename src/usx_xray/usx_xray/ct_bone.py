@@ -36,8 +36,8 @@ def bone_surface(volume: Volume, settings: BoneSettings | None = None) -> NDArra
     bone = _without_islands(volume, settings)
     share = float(bone.mean())
     if share == 0.0:
-        raise Refused("no_bone", f"no bone above {settings.threshold:g} HU; lower cbct_bone_threshold, or check that the "
-                                 "series holds Hounsfield units")
+        raise Refused("no_bone", f"no bone above {settings.threshold:g} HU; lower cbct_bone_threshold, or check that "
+                                 "the series holds Hounsfield units")
     if share > 0.6:
         raise Refused("no_bone", f"{share:.0%} of the volume is above {settings.threshold:g} HU; raise "
                                  "cbct_bone_threshold, or check that the series holds Hounsfield units")

@@ -7,7 +7,7 @@ The file names and InstanceNumber say nothing reliable about the order; the posi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from usx_common.volumes import Volume, VolumeGrid
-from usx_xray.dicom_file import Limits, guarded, pixel_format, read_frame, read_header
+from usx_xray.dicom_file import FrameSource, Limits, guarded, pixel_format, read_header
 from usx_xray.geometry import positive_pair
 from usx_xray.refusal import Refused
 from usx_xray.xray_image import acquisition_time
@@ -32,7 +32,7 @@ class SeriesLimits:
     spacing_tolerance: float = 0.05
     position_tolerance: float = 0.05
     direction_tolerance: float = 1e-3
-    file: Limits = Limits()
+    file: Limits = field(default_factory=Limits)
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def slices_of(path: Path, header: Dataset) -> list[Slice]:
     if modality not in MODALITIES:
         raise Refused("modality", f"Modality (0008,0060) is {modality[:16]!r}; a volume is read from CT")
     if "PerFrameFunctionalGroupsSequence" in header:
-        return guarded(lambda: _enhanced_slices(path, header), "the functional groups of the enhanced CT are incomplete")
+        return guarded(lambda: _enhanced_slices(path, header), "the enhanced CT's functional groups are incomplete")
     return [_slice(path, 0, header, header, header)]
 
 
@@ -91,20 +91,22 @@ def series_of_slices(slices: Sequence[Slice], limits: SeriesLimits) -> CtSeries:
     stated = pixel_format(ordered[0].header, limits.file)
     needed = 2 * stated.rows * stated.columns * len(ordered)
     if needed > limits.volume_bytes:
-        raise Refused("too_large", f"the volume of {stated.columns} x {stated.rows} x {len(ordered)} voxels needs {needed} "
-                                   f"bytes; {limits.volume_bytes} are allowed")
+        raise Refused("too_large", f"the volume of {stated.columns} x {stated.rows} x {len(ordered)} voxels needs "
+                                   f"{needed} bytes; {limits.volume_bytes} are allowed")
     values = np.empty((len(ordered), stated.rows, stated.columns), np.int16)
+    path, source = None, None
     for target, item in zip(values, ordered, strict=True):
-        target[...] = hounsfield(item, limits.file, (stated.rows, stated.columns))
+        if source is None or item.path != path:
+            path, source = item.path, FrameSource(item.path, item.header, limits.file)
+        target[...] = hounsfield(item, source.frame(item.frame), target.shape)
     row_spacing, column_spacing = ordered[0].spacing
     grid = VolumeGrid(ordered[0].origin, np.array([column_spacing, row_spacing, step]), values.shape[::-1],
                       np.column_stack([ordered[0].axes[0], ordered[0].axes[1], ordered[0].normal]))
     return CtSeries(Volume(values, grid), acquisition_time(ordered[0].header), uids.pop())
 
 
-def hounsfield(item: Slice, limits: Limits, shape: tuple[int, int]) -> NDArray[np.int16]:
-    """Hounsfield units (rows, columns) of one slice; padding becomes air. Raises Refused."""
-    pixels = read_frame(item.path, item.header, limits, item.frame)
+def hounsfield(item: Slice, pixels: NDArray, shape: tuple[int, ...]) -> NDArray[np.int16]:
+    """Hounsfield units (rows, columns) of the stored ``pixels`` of one slice; padding becomes air. Raises Refused."""
     if pixels.shape != shape:
         raise Refused("mixed_series", f"slices of {shape} and of {pixels.shape} pixels are in one series")
     slope, intercept = _rescale(item)
@@ -187,11 +189,11 @@ def _ordered(slices: Sequence[Slice], limits: SeriesLimits) -> tuple[list[Slice]
                                           "series was sent twice or holds several reconstructions")
     if abs(steps - step).max() > max(limits.spacing_tolerance * step, 0.02):
         gap = float(steps.max())
-        raise Refused("missing_slices", f"slices are {step:g} mm apart, but {gap:g} mm at the widest gap: one or more are "
-                                        "missing or unevenly spaced")
+        raise Refused("missing_slices", f"slices are {step:g} mm apart, but {gap:g} mm at the widest gap: one or more "
+                                        "are missing or unevenly spaced")
     drift = ordered[-1].origin - ordered[0].origin
     sideways = drift - (drift @ first.normal) * first.normal
     if np.linalg.norm(sideways) > max(limits.position_tolerance * first.spacing[0] * len(ordered), 0.5):
-        raise Refused("tilted_gantry", f"the stack leans sideways by {np.linalg.norm(sideways):.1f} mm (tilted gantry); "
-                                       "resample it first")
+        raise Refused("tilted_gantry", f"the stack leans sideways by {np.linalg.norm(sideways):.1f} mm (tilted "
+                                       "gantry); resample it first")
     return ordered, step

@@ -135,31 +135,43 @@ def pixel_format(header: Dataset, limits: Limits) -> PixelFormat:
     return result
 
 
-def read_frame(path: Path, header: Dataset, limits: Limits | None = None, index: int = 0) -> NDArray[Any]:
-    """Stored values (rows, columns) of one frame, integer, before any look-up table.
+class FrameSource:
+    """The pixel data of one file, parsed once; decodes one frame at a time.
 
-    Only that frame is decoded. Raises Refused; no other exception escapes.
+    Raises Refused, here and in ``frame``; no other exception escapes.
     """
-    limits = limits or Limits()
-    stated = pixel_format(header, limits)
-    if not 0 <= index < stated.frames:
-        raise Refused("no_such_frame", f"frame {index} was asked for; the file has {stated.frames}")
-    check_file_size(path, limits)
-    dataset = guarded(lambda: _fully_parsed(pydicom.dcmread(path)), "the pixel data cannot be read")
-    if "PixelData" not in dataset:
-        raise Refused("no_pixel_data", "the file holds no PixelData (7FE0,0010)")
-    if not isinstance(dataset.PixelData, bytes):
-        raise Refused("bad_pixel_data", "PixelData (7FE0,0010) is not a string of bytes")
-    syntax = transfer_syntax(dataset)
-    if syntax in (IMPLICIT, EXPLICIT, DEFLATED):
-        _check_plain_length(len(dataset.PixelData), stated)
-    else:
-        _check_compressed_frame(dataset.PixelData, syntax, stated, index)
-    pixels = guarded(lambda: pixel_array(dataset, index=index, raw=True), "the pixel data cannot be decoded")
-    if pixels.shape != (stated.rows, stated.columns):
-        raise Refused("bad_pixel_data", f"the frame decoded to shape {pixels.shape}, the header says "
-                                        f"({stated.rows}, {stated.columns})")
-    return pixels
+
+    def __init__(self, path: Path, header: Dataset, limits: Limits | None = None) -> None:
+        limits = limits or Limits()
+        self._stated = pixel_format(header, limits)
+        check_file_size(path, limits)
+        self._dataset = guarded(lambda: _fully_parsed(pydicom.dcmread(path)), "the pixel data cannot be read")
+        if "PixelData" not in self._dataset:
+            raise Refused("no_pixel_data", "the file holds no PixelData (7FE0,0010)")
+        if not isinstance(self._dataset.PixelData, bytes):
+            raise Refused("bad_pixel_data", "PixelData (7FE0,0010) is not a string of bytes")
+        self._syntax = transfer_syntax(self._dataset)
+        if self._syntax in (IMPLICIT, EXPLICIT, DEFLATED):
+            _check_plain_length(len(self._dataset.PixelData), self._stated)
+
+    def frame(self, index: int = 0) -> NDArray[Any]:
+        """Stored values (rows, columns) of one frame, integer, before any look-up table."""
+        stated = self._stated
+        if not 0 <= index < stated.frames:
+            raise Refused("no_such_frame", f"frame {index} was asked for; the file has {stated.frames}")
+        if self._syntax not in (IMPLICIT, EXPLICIT, DEFLATED):
+            _check_compressed_frame(self._dataset.PixelData, self._syntax, stated, index)
+        pixels = guarded(lambda: pixel_array(self._dataset, index=index, raw=True),
+                         "the pixel data cannot be decoded")
+        if pixels.shape != (stated.rows, stated.columns):
+            raise Refused("bad_pixel_data", f"the frame decoded to shape {pixels.shape}, the header says "
+                                            f"({stated.rows}, {stated.columns})")
+        return pixels
+
+
+def read_frame(path: Path, header: Dataset, limits: Limits | None = None, index: int = 0) -> NDArray[Any]:
+    """Stored values (rows, columns) of one frame of a file. Raises Refused; no other exception escapes."""
+    return FrameSource(path, header, limits).frame(index)
 
 
 def whole_number(header: Dataset, keyword: str) -> int:
