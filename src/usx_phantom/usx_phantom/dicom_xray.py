@@ -54,7 +54,6 @@ def _add_anatomy(dataset: Dataset, radiograph: Radiograph) -> None:
     left = radiograph.settings.detector_side == "left"
     dataset.ImageLaterality = "U"
     dataset.AnatomicRegionSequence = Sequence([_code(LUMBAR_SPINE)])
-    dataset.AnatomicRegionSequence[0].AnatomicRegionModifierSequence = Sequence([])
     view = _code(LEFT_LATERAL if left else RIGHT_LATERAL)
     view.ViewModifierCodeSequence = Sequence([])
     dataset.ViewCodeSequence = Sequence([view])

@@ -8,9 +8,9 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
+
 from usx_common.errors import UsxError
 from usx_common.volumes import Volume, VolumeGrid
-
 from usx_phantom import cbct
 from usx_phantom.cbct import CbctSettings
 from usx_phantom.density import Material, gas_pockets

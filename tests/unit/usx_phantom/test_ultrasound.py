@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import trimesh
 from scipy import ndimage
+
 from usx_common.errors import UsxError
 from usx_common.meshes import Mesh
-from usx_common.transforms import invert, make_transform, rotation_about_axis
-
+from usx_common.transforms import make_transform, rotation_about_axis
 from usx_phantom.probe_geometry import ProbeGeometry
 from usx_phantom.ultrasound import UltrasoundSettings, UltrasoundSimulator
 from usx_phantom.ultrasound_settings import BeamSettings, BoneSettings, TissueSettings

@@ -5,9 +5,9 @@ import pytest
 import trimesh
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from usx_common.errors import UsxError
 from usx_common.meshes import Mesh
-
 from usx_phantom.raycast import TriangleTree
 
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from usx_common.errors import UsxError
 
+from usx_common.errors import UsxError
 from usx_phantom.probe_geometry import ProbeGeometry
 from usx_phantom.scan_conversion import ScanConverter
 

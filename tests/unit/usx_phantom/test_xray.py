@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 from scipy import ndimage
+
 from usx_common.errors import UsxError
 from usx_common.volumes import Volume, VolumeGrid
-
 from usx_phantom.density import Material, bone_excess, gas_pockets
 from usx_phantom.xray import Radiograph, XraySettings, simulate_lateral
 from usx_phantom.xray_exposure import display, expose, smooth
