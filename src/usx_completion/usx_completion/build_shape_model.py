@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
+
 from usx_common.errors import UsxError
 from usx_common.levels import LEVELS
 from usx_common.meshes import Mesh
-
 from usx_completion.correspondence import Template, register
 from usx_completion.shape_model import PACKAGED, ShapeModel, save_shape_model
 from usx_completion.shape_statistics import AlignedSpines, align_spines, build_model, compactness, generalisation
@@ -89,7 +89,8 @@ def build(options: argparse.Namespace, console: Console) -> tuple[ShapeModel, Al
     seeds = list(range(options.first_seed, options.first_seed + options.count))
     first = sample(seeds[0], options.spacing)
     template, body = make_template(first["L3"], options.faces)
-    console.print(f"template: {len(template.vertices)} vertices, {len(template.faces)} faces, {int(body.sum())} in the body")
+    console.print(f"template: {len(template.vertices)} vertices ({int(body.sum())} in the body), "
+                  f"{len(template.faces)} faces")
     with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
         start = dict.fromkeys(LEVELS, template)
         early, _ = _run(pool, [BuildTask(seed, start, options.spacing) for seed in seeds[: 2 + options.jobs]],
@@ -140,7 +141,8 @@ def _metadata(options: argparse.Namespace) -> dict[str, str]:
     from importlib.metadata import version
 
     return {"seeds": f"{options.first_seed}..{options.first_seed + options.count - 1}", "count": str(options.count),
-            "generator_version": f"usx_phantom {version('usx_phantom')} sample_spine", "spacing_mm": f"{options.spacing:g}",
+            "generator_version": f"usx_phantom {version('usx_phantom')} sample_spine",
+            "spacing_mm": f"{options.spacing:g}",
             "units": "mm, axes LPS", "licence": "Apache-2.0 (synthetic shapes only)"}
 
 

@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from usx_common.levels import LEVELS
+
 from usx_common.meshes import Mesh
 from usx_common.transforms import Matrix
-
 from usx_completion.fit import FitSettings, SpineFitter, default_stages
 from usx_completion.level_shape import FlexibilitySettings, level_shapes
 from usx_completion.observation import ObservationSettings, observe
 from usx_completion.placement import place
-from usx_completion.shape_model import ShapeModel
+from usx_completion.shape_model import PACKAGED, ShapeModel, load_shape_model
 
 
 @dataclass(frozen=True)
 class CompletionSettings:
-    """Settings of the three steps."""
+    """Settings of the three steps; a level that fewer than ``smallest_support`` points agree with is left out."""
 
     observation: ObservationSettings = field(default_factory=ObservationSettings)
     flexibility: FlexibilitySettings = field(default_factory=FlexibilitySettings)
     fit: FitSettings = field(default_factory=FitSettings)
+    smallest_support: int = 30
 
 
 @dataclass(frozen=True)
@@ -73,10 +74,26 @@ class ShapeModelCompletion:
         result = SpineFitter(self._model, self._shapes, observation, fit).fit(placement.poses)
         levels = {level: CompletedLevel(fitted.state.mesh(), fitted.sigma, fitted.state.level_to_spine)
                   for level, fitted in result.levels.items()}
-        reasons = {level: reason for level, reason in placement.reasons.items() if level not in LEVELS or level not in levels}
-        return Completion(levels, reasons, observation.dropped, result.xray_shift)
+        reasons = {**observation.reasons, **placement.reasons}
+        for level, fitted in result.levels.items():
+            if fitted.used_points < self._settings.smallest_support:
+                del levels[level]
+                reasons[level] = f"only {fitted.used_points} ultrasound points agree with the fitted shape"
+        return Completion(levels, {level: reason for level, reason in reasons.items() if level not in levels},
+                          observation.dropped, result.xray_shift)
 
 
 def place_mean(model: ShapeModel, points: NDArray, labels: NDArray, sources: NDArray) -> Completion:
     """The mean vertebrae of ``model`` merely placed into a partial spine: the baseline every fit must beat."""
     return ShapeModelCompletion(model).place_mean(points, labels, sources)
+
+
+def placed_mean_meshes(points: NDArray, labels: NDArray, sources: NDArray, model_file: Path = PACKAGED
+                       ) -> dict[str, Mesh]:
+    """Level -> merely placed mean vertebra (mm, frame spine) of a partial spine, for reports.
+
+    Raises BadPartial for an unusable cloud, BadModel for an unusable model file.
+    """
+    model, _ = load_shape_model(model_file)
+    completion = place_mean(model, points, labels, sources)
+    return {level: completed.mesh for level, completed in completion.levels.items()}

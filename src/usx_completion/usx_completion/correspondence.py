@@ -16,9 +16,9 @@ from scipy import sparse
 from scipy.linalg import cho_factor, cho_solve
 from scipy.sparse.linalg import splu
 from scipy.spatial import cKDTree
+
 from usx_common.meshes import Mesh, vertex_normals
 from usx_common.transforms import Matrix, apply, make_transform, rotation_about_axis
-
 from usx_completion.gaussian_process import Kernel, low_rank_basis
 from usx_completion.rigid import align
 

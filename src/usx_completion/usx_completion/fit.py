@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
+
 from usx_common.levels import LEVELS, label_of_level
 from usx_common.transforms import Matrix, invert, make_transform
-
 from usx_completion.fit_level import (
     Equations,
     LevelState,
@@ -28,6 +28,7 @@ from usx_completion.fit_level import (
 )
 from usx_completion.level_shape import LevelShape
 from usx_completion.observation import SpineObservation
+from usx_completion.placement import usual_step
 from usx_completion.rigid import rotation_matrix
 from usx_completion.shape_model import ShapeModel
 
@@ -79,7 +80,7 @@ class FittedLevel:
 
 @dataclass(frozen=True)
 class SpineFit:
-    """All levels of one fit; ``xray_shift`` (3,): posterior and cranial displacement (mm), rotation (rad) of the X-ray."""
+    """All levels of one fit; ``xray_shift`` (3,): of the X-ray, posterior and cranial (mm), rotation (rad)."""
 
     levels: dict[str, FittedLevel]
     xray_shift: NDArray[np.float64]
@@ -145,11 +146,11 @@ class SpineFitter:
         for step, neighbour, inverse in ((index - 1, index - 1, False), (index, index + 1, True)):
             if not 0 <= neighbour < len(LEVELS) or LEVELS[neighbour] not in states:
                 continue
-            mean = self._model.step_mean[step]
-            down = make_transform(rotation_matrix(mean[:3]), mean[3:])
+            down = usual_step(self._model, step)
             expected = states[LEVELS[neighbour]].level_to_spine @ (invert(down) if inverse else down)
             floor = np.r_[[np.radians(settings.step_sd_floor_deg)] * 3, [settings.step_sd_floor_mm] * 3]
-            add_pose_prior(equations, state, expected, np.maximum(settings.step_scale * self._model.step_sd[step], floor))
+            sd = np.maximum(settings.step_scale * self._model.step_sd[step], floor)
+            add_pose_prior(equations, state, expected, sd)
 
     def _shape_prior(self, states: dict[str, LevelState], level: str) -> tuple[NDArray, NDArray]:
         """Mean and variance of the coefficients given those of the other levels (compound symmetric correlation)."""
@@ -221,5 +222,5 @@ def assign_points(observation: SpineObservation, states: dict[str, LevelState], 
 
 def _bounded(step: NDArray, largest_turn: float = 0.15, largest_move: float = 8.0) -> NDArray[np.float64]:
     """A step cut to at most ``largest_turn`` rad and ``largest_move`` mm, so that one bad iteration cannot run away."""
-    turn, move = np.linalg.norm(step[:3]), np.linalg.norm(step[3:6])
+    turn, move = float(np.linalg.norm(step[:3])), float(np.linalg.norm(step[3:6]))
     return step * min(1.0, largest_turn / max(turn, 1e-12), largest_move / max(move, 1e-12))

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve, solve_triangular
-from usx_common.meshes import Mesh, vertex_normals
-from usx_common.transforms import Matrix, invert, make_transform
 
+from usx_common.meshes import Mesh, vertex_normals
+from usx_common.transforms import Matrix, make_transform
 from usx_completion.level_shape import LevelShape
 from usx_completion.outline import Outline, XrayPlane, silhouette
 from usx_completion.rigid import rotation_matrix, rotation_vector
@@ -130,7 +130,8 @@ def add_outline(equations: Equations, state: LevelState, plane: XrayPlane, outli
     weights = (apart < 12.0) / (3.0 * sigma**2 * (1.0 + (residual / scale) ** 2))
     directions = normals @ plane.axes[1:]
     turn = normals[:, 1] * moved[:, 0] - normals[:, 0] * moved[:, 1]
-    equations.add_shared(state.jacobian(rows, directions, columns), -np.column_stack([normals, turn]), residual, weights)
+    shared = -np.column_stack([normals, turn])
+    equations.add_shared(state.jacobian(rows, directions, columns), shared, residual, weights)
 
 
 def moved_outline(outline: Outline, shift: NDArray) -> tuple[NDArray, NDArray]:
@@ -182,8 +183,3 @@ def normal_variance(state: LevelState, equations: Equations, shared_covariance: 
     own = np.sum(solve_triangular(lower, jacobian.T, lower=True) ** 2, axis=0)
     through = jacobian @ cho_solve((lower, True), equations.coupling)
     return own + np.einsum("vi,ij,vj->v", through, shared_covariance, through)
-
-
-def relative(first: Matrix, second: Matrix) -> Matrix:
-    """Pose of ``second`` in the frame of ``first``."""
-    return invert(first) @ second

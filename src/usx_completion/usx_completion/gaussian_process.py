@@ -21,7 +21,8 @@ class Kernel:
     sd_mm: float
 
 
-def low_rank_basis(points: NDArray, kernels: Sequence[Kernel], rank: int, tolerance: float = 1e-3) -> NDArray[np.float64]:
+def low_rank_basis(points: NDArray, kernels: Sequence[Kernel], rank: int, tolerance: float = 1e-3
+                   ) -> NDArray[np.float64]:
     """(N, R) basis in mm, R <= ``rank``, with ``basis @ basis.T`` close to the sum of the kernels on ``points`` (N, 3).
 
     Greedy pivoted Cholesky factorisation: the next pivot is the point of largest remaining variance (lowest index on

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
 from usx_common.levels import LEVELS
 from usx_common.meshes import Mesh, vertex_normals
-
 from usx_completion.gaussian_process import Kernel, low_rank_basis
 from usx_completion.shape_model import ShapeModel
 

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial import cKDTree
 from scipy.spatial.distance import cdist
+
 from usx_common.clouds import farthest_points
 from usx_common.errors import UsxError
 from usx_common.meshes import Mesh, sample_surface
-
 from usx_completion.surface_distance import surface_distances
 
 PARTS = ("whole", "arch", "body")
@@ -118,7 +118,7 @@ def part_masks(truth: NDArray, points: NDArray) -> dict[str, NDArray[np.bool_]]:
 
 
 def compare(truth: SampledSurface, prediction: SampledSurface, unit_mm: float) -> dict[str, PartMetrics]:
-    """Metrics of whole, arch and body; both surfaces in frame spine, mm. Raises UsxError for a unit that is not positive.
+    """Metrics of whole, arch and body; surfaces in frame spine, mm. Raises UsxError for a unit that is not positive.
 
     The plane cuts both clouds; surface distances of a part go from its points to the whole of the other surface, so
     that the cut itself adds nothing. ``hd95_mm`` is the larger of the two directed 95th percentiles.

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+
 from usx_common.clouds import finite_rows, voxel_downsample
 from usx_common.errors import UsxError
 from usx_common.levels import LEVEL_NAMES, SOURCE_ULTRASOUND, SOURCE_XRAY, UNKNOWN_LABEL
-
 from usx_completion.outline import Outline, XrayPlane, fit_plane, outline_of_region
 
 KNOWN_LABELS = (UNKNOWN_LABEL, *LEVEL_NAMES)
@@ -130,3 +130,13 @@ def _outlines(points: NDArray, labels: NDArray
         except UsxError as error:
             reasons[level] = str(error)
     return plane, outlines, reasons
+
+
+def as_codes(values: NDArray, name: str) -> NDArray[np.int64]:
+    """Whole numbers of a float32 cloud field. Raises BadPartial for a value that is not whole, or not finite."""
+    values = np.asarray(values, dtype=np.float64)
+    whole = np.isfinite(values) & (np.abs(values) < 2**31)
+    if not whole.all() or np.any(values != np.rint(values)):
+        wrong = values[~whole | (values != np.rint(np.where(whole, values, 0.5)))][0]
+        raise BadPartial(f"unknown_{name}", f"{name} {wrong} is not a whole number")
+    return values.astype(np.int64)

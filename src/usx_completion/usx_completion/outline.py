@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial import cKDTree
+
 from usx_common.errors import UsxError
 
 BINS = 72
@@ -31,7 +32,7 @@ class XrayPlane:
 
 @dataclass(frozen=True)
 class Outline:
-    """Closed outline of one body: ``points`` (M, 2) in the plane, mm, outward unit ``normals`` (M, 2), ``centre`` (2,)."""
+    """Closed outline of a body: ``points`` (M, 2) in the plane, mm, outward unit ``normals`` (M, 2), ``centre`` (2,)."""
 
     points: NDArray[np.float64]
     normals: NDArray[np.float64]

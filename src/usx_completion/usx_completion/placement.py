@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
-from usx_common.levels import LEVELS, label_of_level
-from usx_common.transforms import Matrix, make_transform
 
+from usx_common.errors import UsxError
+from usx_common.levels import LEVELS, UNKNOWN_LABEL, label_of_level
+from usx_common.transforms import Matrix, invert, make_transform
 from usx_completion.observation import SpineObservation
 from usx_completion.outline import Outline, silhouette
 from usx_completion.rigid import rotation_matrix
 from usx_completion.shape_model import ShapeModel
+from usx_completion.spinous import spinous_tips, tip_of
 
 
 @dataclass(frozen=True)
@@ -25,20 +27,57 @@ class Placement:
 
 
 def place(model: ShapeModel, observation: SpineObservation, smallest_level: int = 60) -> Placement:
-    """Initial poses. With an X-ray: every level whose body was outlined. Without: five spinous processes must show."""
+    """Initial poses. With an X-ray: every level whose body was outlined. Without: five spinous processes must show.
+
+    A level without an outline next to one that has it is placed by the usual step between the two.
+    """
     if not observation.outlines:
         return _from_spinous_processes(model, observation)
+    if not np.any(observation.labels != UNKNOWN_LABEL):
+        observation = _labelled_by_bodies(observation)
     poses: dict[str, Matrix] = {}
     reasons = dict(observation.reasons)
+    enough = {level: observation.count(label_of_level(level)) >= smallest_level for level in LEVELS}
     for level in LEVELS:
-        seen = observation.count(label_of_level(level))
-        if level not in observation.outlines:
-            reasons.setdefault(level, "no body in the X-ray")
-        elif seen < smallest_level:
+        if not enough[level]:
+            seen = observation.count(label_of_level(level))
             reasons[level] = f"{seen} ultrasound points after thinning; {smallest_level} are needed"
-        else:
+        elif level in observation.outlines:
             poses[level] = _from_outline(model, observation, level)
-    return Placement(poses, reasons)
+    for level in LEVELS:
+        if enough[level] and level not in poses:
+            neighbour = _from_neighbour(model, poses, level)
+            if neighbour is None:
+                reasons.setdefault(level, "no body in the X-ray, and none of a neighbouring level")
+            else:
+                poses[level] = neighbour
+    return Placement(poses, {level: reason for level, reason in reasons.items() if level not in poses})
+
+
+def _labelled_by_bodies(observation: SpineObservation) -> SpineObservation:
+    """Ultrasound of unknown level labelled by the nearest body's height: an arch hangs about 10 mm below its body."""
+    plane = observation.plane
+    assert plane is not None
+    names = list(observation.outlines)
+    heights = np.asarray([observation.outlines[name].centre[1] for name in names]) - 10.0
+    nearest = np.argmin(np.abs(plane.flatten(observation.points)[:, 1, None] - heights[None, :]), axis=1)
+    return replace(observation, labels=np.asarray([label_of_level(name) for name in names])[nearest])
+
+
+def _from_neighbour(model: ShapeModel, poses: dict[str, Matrix], level: str) -> Matrix | None:
+    """Usual place next to an adjacent level, the one above first; None when neither is placed."""
+    index = LEVELS.index(level)
+    if index > 0 and LEVELS[index - 1] in poses:
+        return poses[LEVELS[index - 1]] @ usual_step(model, index - 1)
+    if index + 1 < len(LEVELS) and LEVELS[index + 1] in poses:
+        return poses[LEVELS[index + 1]] @ invert(usual_step(model, index))
+    return None
+
+
+def usual_step(model: ShapeModel, index: int) -> Matrix:
+    """Mean pose (4, 4) of the level below in the frame of level ``index``."""
+    step = model.step_mean[index]
+    return make_transform(rotation_matrix(step[:3]), step[3:])
 
 
 def _from_outline(model: ShapeModel, observation: SpineObservation, level: str) -> Matrix:
@@ -86,5 +125,13 @@ def best_tilt(body: NDArray, outline: Outline, usual: float) -> tuple[float, NDA
 
 
 def _from_spinous_processes(model: ShapeModel, observation: SpineObservation) -> Placement:
-    """Not told yet without an X-ray."""
-    return Placement({}, {level: "without an X-ray the level cannot be told" for level in LEVELS})
+    """Poses of L1 to L5 when exactly five spinous processes show; else the reason why the levels cannot be told."""
+    try:
+        tips = spinous_tips(observation.points)
+    except UsxError as error:
+        return Placement({}, dict.fromkeys(LEVELS, f"without an X-ray the levels cannot be told: {error}"))
+    poses = {}
+    for index, level in enumerate(LEVELS):
+        rotation = rotation_matrix(model.tilt_mean[index])
+        poses[level] = make_transform(rotation, tips[index] - tip_of(model.means[index] @ rotation.T))
+    return Placement(poses, {"xray": "no usable X-ray: levels counted from the five spinous processes"})

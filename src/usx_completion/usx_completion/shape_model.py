@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
+
 from usx_common.errors import UsxError
 from usx_common.levels import LEVELS
 from usx_common.meshes import Mesh
@@ -76,11 +77,11 @@ _STORED = {
     "mode_correlation": np.float32, "residual_sd": np.float16, "body": np.uint8, "step_mean": np.float32,
     "step_sd": np.float32, "tilt_mean": np.float32, "tilt_sd": np.float32,
 }
-_USED = {"faces": np.int32, "body": np.bool_}
+_USED: dict[str, type] = {"faces": np.int32, "body": np.bool_}
 
 
 def save_shape_model(path: Path, model: ShapeModel, metadata: Mapping[str, str]) -> None:
-    """Write a model. ``metadata`` must name ``seeds``, ``count`` and ``generator_version``; format and hash are added."""
+    """Write a model. ``metadata`` must name ``seeds``, ``count``, ``generator_version``; format and hash are added."""
     arrays = {name: np.ascontiguousarray(getattr(model, name), dtype=kind) for name, kind in _STORED.items()}
     complete = {**metadata, "format": FORMAT, "sha256": content_hash(arrays)}
     missing = [name for name in REQUIRED_METADATA if name not in complete]
@@ -103,7 +104,7 @@ def load_shape_model(path: Path = PACKAGED) -> tuple[ShapeModel, dict[str, str]]
     if content_hash(arrays) != metadata["sha256"]:
         raise BadModel(f"{path} is corrupt: its content does not match its SHA-256; build it again")
     _check_shapes(path, arrays)
-    used = {name: array.astype(_USED.get(name, np.float64)) for name, array in arrays.items()}
+    used: dict[str, NDArray] = {name: array.astype(_USED.get(name, np.float64)) for name, array in arrays.items()}
     return ShapeModel(**used), metadata
 
 

@@ -1,4 +1,4 @@
-"""From registered meshes to a statistical shape model: alignment, principal components, and how well they generalise."""
+"""From registered meshes to a statistical shape model: alignment, principal components, generalisation."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
 from usx_common.meshes import Mesh, vertex_normals
 from usx_common.transforms import Matrix, apply, invert, make_transform
-
 from usx_completion.rigid import align, rotation_matrix, rotation_vector
 from usx_completion.shape_model import ShapeModel
 
@@ -30,7 +30,7 @@ def align_spines(registered: NDArray, body: NDArray[np.bool_], rounds: int = 4) 
 
     Each mean is turned so that its endplates are level and moved so that the body's centroid is the origin.
     """
-    spines, levels, vertices, _ = registered.shape
+    spines, levels = registered.shape[:2]
     means = registered[0].copy()
     poses = np.tile(np.eye(4), (spines, levels, 1, 1))
     for level in range(levels):

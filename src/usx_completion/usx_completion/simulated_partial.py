@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numba
 import numpy as np
 from numpy.typing import NDArray
+
 from usx_common.errors import UsxError
 from usx_common.levels import LEVELS, SOURCE_ULTRASOUND, SOURCE_XRAY, label_of_level
 from usx_common.meshes import Mesh
@@ -20,7 +21,7 @@ from usx_common.meshes import Mesh
 
 @dataclass(frozen=True)
 class PartialCloud:
-    """What registration hands over: ``points`` (N, 3) mm, frame spine; ``labels`` (N,) 20..24 or 0; ``sources`` (N,)."""
+    """What registration hands over: ``points`` (N, 3) mm, frame spine; ``labels`` (N,) 20..24; ``sources`` (N,)."""
 
     points: NDArray[np.float64]
     labels: NDArray[np.int64]
@@ -86,33 +87,63 @@ def visible_from_behind(meshes: list[Mesh], settings: PartialSettings) -> NDArra
     return points[keep]
 
 
-def posterior_wall(mesh: Mesh, half_width_mm: float = 4.0, smallest_canal_mm: float = 7.0) -> float:
-    """y (mm) of the back of the vertebral body: the front edge of the vertebral canal near the midline.
+@dataclass(frozen=True)
+class PosteriorWall:
+    """Back of a vertebral body near the midline: the plane y = ``offset`` + ``slope`` z, mm, axes LPS."""
 
-    The canal is the widest empty gap along y between the vertices near the sagittal plane through the middle.
-    Raises UsxError when no gap is as wide as ``smallest_canal_mm``.
+    offset: float
+    slope: float
+
+    def behind(self, points: NDArray) -> NDArray[np.float64]:
+        """(N,) how far along y each point lies behind the wall, mm; negative in front."""
+        return points[:, 1] - self.offset - self.slope * points[:, 2]
+
+
+def posterior_wall(mesh: Mesh, half_width_mm: float = 4.0, smallest_canal_mm: float = 7.0) -> PosteriorWall:
+    """The front edge of the vertebral canal: the plane through the front edges of its gaps at several heights.
+
+    At each height the canal is the most anterior empty gap along y between the vertices near the sagittal plane, in
+    the middle of the mesh's depth (further in front lies the hollow of an endplate, further behind the space between
+    laminae). Raises UsxError when no gap is as wide as ``smallest_canal_mm``.
     """
     x, z = mesh.vertices[:, 0], mesh.vertices[:, 2]
     centre, low, height = 0.5 * (x.min() + x.max()), z.min(), z.max() - z.min()
-    # a gap further in front is the hollow of an endplate
-    foremost = np.quantile(mesh.vertices[:, 1], (0.0, 1.0)) @ (0.62, 0.38)
-    best = (0.0, 0.0)
+    edges: list[tuple[float, float, float]] = []
     for middle in centre + np.array([0.0, -4.0, 4.0, -8.0, 8.0, -12.0, 12.0]):
         in_plane = np.abs(x - middle) < half_width_mm
-        for level in low + height * np.linspace(0.35, 0.9, 12):
-            y = np.sort(mesh.vertices[in_plane & (np.abs(z - level) < 2.0), 1])
-            gaps, insides = np.diff(y), 0.5 * (y[1:] + y[:-1])
-            for index in np.flatnonzero((gaps > best[0]) & (insides > foremost)):
-                if gaps[index] > best[0] and _outside(mesh, np.array([middle, insides[index], level])):
-                    best = (float(gaps[index]), float(y[index]))
-        if best[0] >= smallest_canal_mm:
-            return best[1]
-    raise UsxError(f"no vertebral canal found (widest gap {best[0]:.1f} mm); is y posterior and z cranial?")
+        for level in low + height * np.linspace(0.3, 0.9, 16):
+            edge = _canal_edge(mesh, in_plane & (np.abs(z - level) < 2.0), (middle, level), smallest_canal_mm)
+            if edge is not None:
+                edges.append((level, *edge))
+        if len(edges) >= 3:
+            break
+    if not edges:
+        raise UsxError("no vertebral canal found; is y posterior and z cranial?")
+    heights, walls, gaps = np.asarray(edges).T
+    trusted = gaps > 0.6 * gaps.max()
+    middle_height = heights[trusted].mean()
+    slope = 0.0
+    if trusted.sum() >= 4:
+        slope = float(np.clip(np.polyfit(heights[trusted], walls[trusted], 1)[0], -0.7, 0.7))
+    offset = float(np.median(walls[trusted] - slope * (heights[trusted] - middle_height)))
+    return PosteriorWall(offset - slope * middle_height, slope)
 
 
-def body_silhouette(mesh: Mesh, wall: float, pixel_mm: float) -> NDArray[np.float64]:
-    """(N, 2) points (y, z) in mm filling the left-right projection of the body, which ends behind at y = ``wall``."""
-    body = np.all(mesh.vertices[mesh.faces][:, :, 1] <= wall + 1.0, axis=1)
+def _canal_edge(mesh: Mesh, rows: NDArray, place: tuple[float, float], smallest: float) -> tuple[float, float] | None:
+    """y of the front edge and width of the canal's gap among the vertices ``rows``; None when there is none."""
+    y = np.sort(mesh.vertices[rows, 1])
+    front, back = np.quantile(mesh.vertices[:, 1], (0.0, 1.0))
+    gaps, insides = np.diff(y), 0.5 * (y[1:] + y[:-1])
+    central = (insides > front + 0.38 * (back - front)) & (insides < front + 0.70 * (back - front))
+    for index in np.flatnonzero((gaps > smallest) & central):
+        if _outside(mesh, np.array([place[0], insides[index], place[1]])):
+            return float(y[index]), float(gaps[index])
+    return None
+
+
+def body_silhouette(mesh: Mesh, wall: PosteriorWall, pixel_mm: float) -> NDArray[np.float64]:
+    """(N, 2) points (y, z) in mm filling the left-right projection of the body, which ends behind at its ``wall``."""
+    body = np.all(wall.behind(mesh.vertices)[mesh.faces] <= 1.0, axis=1)
     vertices = mesh.vertices
     low = vertices.min(axis=0)[1:] - pixel_mm
     size = np.ceil((vertices.max(axis=0)[1:] - low) / pixel_mm).astype(int) + 2
@@ -130,11 +161,11 @@ def _outside(mesh: Mesh, point: NDArray) -> bool:
     return bool(abs(np.arctan2(numerator, dots).sum() / (2.0 * np.pi)) < 0.5)
 
 
-def _labels_by_height(points: NDArray, meshes: Mapping[str, Mesh], walls: Mapping[str, float]
+def _labels_by_height(points: NDArray, meshes: Mapping[str, Mesh], walls: Mapping[str, PosteriorWall]
                       ) -> NDArray[np.int64]:
     """Label of the level whose slab along z holds the point; slabs meet midway between neighbouring arches."""
     names = [level for level in LEVELS if level in meshes]
-    arches = (meshes[name].vertices[meshes[name].vertices[:, 1] > walls[name] + 5.0, 2] for name in names)
+    arches = (meshes[name].vertices[walls[name].behind(meshes[name].vertices) > 5.0, 2] for name in names)
     heights = np.asarray([arch.mean() for arch in arches])
     borders = 0.5 * (heights[:-1] + heights[1:])
     index = np.sum(points[:, 2, None] < borders[None, :], axis=1)

@@ -6,6 +6,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
+
 from usx_common.errors import UsxError
 from usx_common.meshes import Mesh
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+
 from usx_common.errors import UsxError
 from usx_common.meshes import Mesh
-
 from usx_completion.shape_statistics import upright
 from usx_completion.simulated_partial import posterior_wall
 
@@ -30,7 +30,7 @@ def decimate(mesh: Mesh, faces: int) -> Mesh:
 
 def body_of(mesh: Mesh) -> NDArray[np.bool_]:
     """(V,) mask of the vertices of the vertebral body: in front of the vertebral canal. Axes LPS, mm."""
-    return mesh.vertices[:, 1] <= posterior_wall(mesh) + 0.5
+    return posterior_wall(mesh).behind(mesh.vertices) <= 0.5
 
 
 def make_template(sample: Mesh, faces: int) -> tuple[Mesh, NDArray[np.bool_]]:
