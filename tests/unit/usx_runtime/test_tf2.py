@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -14,9 +15,12 @@ from pytransform3d.transform_manager import TransformManager
 from pytransform3d.transformations import transform_from_pq
 from scipy.spatial.transform import Rotation, Slerp
 
+from usx_runtime import rclpy
 from usx_runtime.duration import Duration
 from usx_runtime.messages import get_message
 from usx_runtime.rclpy.clock import Clock, ClockType
+from usx_runtime.rclpy.context import Context
+from usx_runtime.rclpy.node import Node
 from usx_runtime.rclpy.time import Time
 from usx_runtime.tf2_ros import (
     Buffer,
@@ -24,7 +28,10 @@ from usx_runtime.tf2_ros import (
     ExtrapolationException,
     InvalidArgumentException,
     LookupException,
+    StaticTransformBroadcaster,
+    TransformBroadcaster,
     TransformException,
+    TransformListener,
 )
 
 SECOND = 10**9
@@ -253,3 +260,40 @@ def test_frames_can_be_listed(chain: Buffer) -> None:
     }
     assert frames["arm"]["broadcaster"] == "driver" and frames["arm"]["most_recent_transform"] == 5.0
     assert "Frame probe exists with parent arm.\n" in chain.all_frames_as_string()
+
+
+@pytest.fixture
+def nodes() -> Iterator[tuple[Node, Node]]:
+    """A talking and a listening node in a context of their own."""
+    context = Context()
+    rclpy.init(context=context)
+    pair = Node("talker", context=context), Node("listener", context=context)
+    yield pair
+    for node in pair:
+        node.destroy_node()
+    rclpy.shutdown(context=context)
+
+
+def test_broadcasters_and_listener(nodes: tuple[Node, Node]) -> None:
+    talker, node = nodes
+    buffer = Buffer(node=node)
+    listener = TransformListener(buffer, node, spin_thread=True)
+    static = StaticTransformBroadcaster(talker)
+    static.sendTransform(stamped("world", "base", 0, (1, 0, 0)))
+    static.sendTransform([stamped("base", "rail", 0, (0, 1, 0))])  # keeps the first one latched
+    moving = TransformBroadcaster(talker)
+    end = time.monotonic() + 30
+    while not buffer.can_transform("world", "probe", at(5)) and time.monotonic() < end:
+        for second in (4, 6):
+            moving.sendTransform([stamped("rail", "probe", second * SECOND, (0, 0, second))])
+        time.sleep(0.05)
+    found = buffer.lookup_transform("world", "probe", at(5), timeout=Duration(seconds=5))
+    np.testing.assert_allclose(matrix(found)[:3, 3], (1, 1, 5), atol=1e-12)
+    late = Buffer()
+    late_listener = TransformListener(late, node)  # its node is spun by the first listener's thread already
+    assert late.can_transform("world", "rail", Time(), timeout=Duration(seconds=20))
+    for each in (listener, late_listener):
+        each.unregister()
+    listener.executor.shutdown()
+    listener.dedicated_listener_thread.join(10)
+    assert not listener.dedicated_listener_thread.is_alive()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from threading import Thread
 from typing import Any
 
@@ -46,11 +47,16 @@ class TransformListener:
             self._spin_in_thread()
 
     def _spin_in_thread(self) -> None:
-        from usx_runtime.rclpy.executors import SingleThreadedExecutor
+        from usx_runtime.rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 
-        self.executor = SingleThreadedExecutor()
+        self.executor = SingleThreadedExecutor(context=self.node.context)
         self.executor.add_node(self.node)
-        self.dedicated_listener_thread = Thread(target=self.executor.spin, daemon=True, name="transform_listener")
+
+        def run() -> None:
+            with suppress(ExternalShutdownException):
+                self.executor.spin()
+
+        self.dedicated_listener_thread = Thread(target=run, daemon=True, name="transform_listener")
         self.dedicated_listener_thread.start()
 
     def callback(self, data: Any) -> None:

@@ -61,7 +61,7 @@ class DynamicEdge:
         return True
 
     def at(self, stamp: int) -> tuple[str, Rigid]:
-        """(parent frame, transform into it) at `stamp` nanoseconds, 0 = latest; never extrapolated. Not for an empty one."""
+        """(parent frame, transform into it) at `stamp` nanoseconds, 0 = latest; never extrapolated."""
         if stamp == 0:
             return self._samples[-1]
         place = bisect_left(self._stamps, stamp)
