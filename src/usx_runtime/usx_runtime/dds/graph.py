@@ -202,7 +202,7 @@ class Graph:
         with self._lock:
             self._nodes.clear()
             self._builtin.clear()
-            self._writer = self._reader = None
+            self._writer = self._reader = None  # the participant closes them
 
 
 def user_value(qos: Any, key: str) -> str:

@@ -6,6 +6,7 @@ the interpreter lock.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Iterable
@@ -171,13 +172,10 @@ class _Domains:
         with self._lock:
             domain, users = self._open.get(number, (None, 0))
             if domain is None:
-                text = config.cyclone_config()
                 try:
-                    domain = Domain(number, text)
+                    domain = Domain(number, config.cyclone_config())
                 except DDSException as error:
-                    raise config.DomainError(
-                        f"DDS domain {number} could not be opened ({error}); if CYCLONEDDS_URI is set, check it:"
-                        f" configuration was {text}") from error
+                    raise _refusal(number, error) from error
             self._open[number] = (domain, users + 1)
 
     def leave(self, number: int) -> None:
@@ -185,6 +183,15 @@ class _Domains:
             domain, users = self._open.pop(number)
             if users > 1:
                 self._open[number] = (domain, users - 1)
+
+
+def _refusal(number: int, error: DDSException) -> config.DomainError:
+    """Cyclone itself has written its reason to the standard error stream; its code does not tell."""
+    uri = os.environ.get("CYCLONEDDS_URI", "")
+    faulty = f", or CYCLONEDDS_URI is faulty: {uri}" if uri else ""
+    return config.DomainError(
+        f"cannot join DDS domain {number}: no free port (at most {config.MAX_PARTICIPANTS} processes share a domain;"
+        f" choose another ROS_DOMAIN_ID), or no network interface{faulty} ({error})")
 
 
 _DOMAINS = _Domains()
@@ -203,10 +210,9 @@ class Participant:
             self.entity: Any = DomainParticipant(self.domain_id, Qos(Policy.Userdata(b"enclave=/;")))
         except DDSException as error:
             _DOMAINS.leave(self.domain_id)
-            raise config.DomainError(
-                f"cannot join DDS domain {self.domain_id}: no free port or network interface ({error}). At most"
-                f" {config.MAX_PARTICIPANTS} processes share a domain; choose another ROS_DOMAIN_ID") from error
+            raise _refusal(self.domain_id, error) from error
         self._topics: dict[tuple[str, str], Topic] = {}
+        self._endpoints: dict[bytes, RawWriter | RawReader] = {}  # kept until closed: Cyclone's die with their objects
         self._lock = threading.RLock()
         self.graph = Graph(self)
 
@@ -249,6 +255,7 @@ class Participant:
     ) -> RawWriter:
         """Writer of a DDS topic name with DDS policies."""
         writer = RawWriter(self, self._topic(name, type_name, service), qos)
+        self._endpoints[writer.gid] = writer
         if node is not None:
             self.graph.own(writer.gid, node, True)
         return writer
@@ -258,14 +265,15 @@ class Participant:
     ) -> RawReader:
         """Reader of a DDS topic name with DDS policies."""
         reader = RawReader(self, self._topic(name, type_name, service), qos)
+        self._endpoints[reader.gid] = reader
         if node is not None:
             self.graph.own(reader.gid, node, False)
         return reader
 
     def forget(self, gid: bytes) -> None:
         """Takes a closed endpoint out of the graph."""
-        if self.entity is not None:
-            self.graph.disown(gid)
+        self._endpoints.pop(gid, None)
+        self.graph.disown(gid)
 
     def add_node(self, name: str, namespace: str = "/") -> None:
         """Announces a node to the ROS graph."""
@@ -292,6 +300,8 @@ class Participant:
             if self.entity is None:
                 return
             self.graph.close()
+            for endpoint in list(self._endpoints.values()):
+                endpoint.close()
             self._topics.clear()
             self.entity = None
             _DOMAINS.leave(self.domain_id)
