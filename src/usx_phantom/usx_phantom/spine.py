@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from scipy.spatial.transform import Rotation
@@ -16,6 +17,8 @@ from usx_phantom.vertebra import Solid, VertebraShape, mean_vertebra
 
 # Smallest space between bones of neighbouring levels (cartilage of a facet joint).
 JOINT_GAP = 1.6
+# Bones that would run deeper into each other are drawn anew (mm); shallower ones give way at the joint.
+CLASH_LIMIT = 3.0
 
 
 @dataclass(frozen=True)
@@ -55,15 +58,56 @@ def sample_spine(seed: int, settings: SpineSettings | None = None, spacing: floa
     """
     settings = settings or SpineSettings()
     rng = np.random.default_rng(np.random.SeedSequence([0x5350494E, int(seed)]))
-    subject = sample_subject(rng)
-    shapes = {level: sample_vertebra(level, subject, rng, settings.amplitude) for level in LEVELS}
-    poses = _stack(shapes, settings, rng)
+    shapes, poses = _draw(settings, rng)
     meshes = _meshes(shapes, poses, spacing)
     sizes = np.cumsum([len(mesh.vertices) for mesh in meshes.values()])[:-1]
     noise = smooth_noise(np.concatenate([mesh.vertices for mesh in meshes.values()]), settings, rng)
     parts = np.split(noise, sizes)
     return Spine({level: Mesh(mesh.vertices + part, mesh.faces)
                   for (level, mesh), part in zip(meshes.items(), parts, strict=True)}, poses)
+
+
+def _draw(settings: SpineSettings, rng: np.random.Generator
+          ) -> tuple[dict[str, VertebraShape], dict[str, np.ndarray]]:
+    """Shapes and poses of a person whose bones hardly touch; the best of a dozen where none is good."""
+    best, least = None, np.inf
+    for _ in range(12):
+        subject = sample_subject(rng)
+        shapes = {level: sample_vertebra(level, subject, rng, settings.amplitude) for level in LEVELS}
+        poses = _stack(shapes, settings, rng)
+        depth = clash_depth(shapes, poses)
+        if depth < least:
+            best, least = (shapes, poses), depth
+        if depth < CLASH_LIMIT:
+            break
+    assert best is not None
+    return best
+
+
+def clash_depth(shapes: dict[str, VertebraShape], poses: dict[str, np.ndarray]) -> float:
+    """How deep (mm) the processes of neighbouring vertebrae would run into each other, from points in their cones."""
+    solids = {level: shape.solid() for level, shape in shapes.items()}
+    depth = 0.0
+    for upper, lower in pairwise(LEVELS):
+        for a, b in ((upper, lower), (lower, upper)):
+            points = transforms.apply(transforms.invert(poses[b]) @ poses[a], _cone_points(solids[a]))
+            depth = max(depth, float(-solids[b].field(points).min()))
+    return depth
+
+
+def _cone_points(solid: Solid) -> np.ndarray:
+    """(N, 3) points on the axes of the cones and nearly on their surfaces."""
+    cones = solid.cones
+    axis = cones[:, 3:6] - cones[:, 0:3]
+    e1 = cones[:, 10:13]
+    e2 = np.cross(axis / np.maximum(np.linalg.norm(axis, axis=1, keepdims=True), 1e-9), e1)
+    points = []
+    for t in (0.0, 0.5, 1.0):
+        middle = cones[:, 0:3] + t * axis
+        first = 0.9 * (cones[:, 6:7] + t * (cones[:, 8:9] - cones[:, 6:7])) * e1
+        second = 0.9 * (cones[:, 7:8] + t * (cones[:, 9:10] - cones[:, 7:8])) * e2
+        points += [middle, middle + first, middle - first, middle + second, middle - second]
+    return np.concatenate(points)
 
 
 def mean_spine(spacing: float = DEFAULT_SPACING) -> Spine:

@@ -1,5 +1,7 @@
 """Sampled spines: five separate bones in order, with discs, lordosis and corresponding vertices; label maps; scene."""
 
+import itertools
+
 import numpy as np
 import open3d
 import pytest
@@ -12,7 +14,6 @@ from usx_common.meshes import Mesh
 from usx_phantom.phantom_scene import body_centres, build_scene
 from usx_phantom.spine import SpineSettings, mean_spine, sample_spine
 from usx_phantom.voxels import label_meshes
-import itertools
 
 SEEDS = (0, 1, 2)
 
