@@ -20,6 +20,7 @@ setup(
     zip_safe=False,
     entry_points={
         "console_scripts": [
+            "imaging_pictures = usx_phantom.imaging_pictures:main",
             "make_phantom = usx_phantom.make_phantom:main",
         ],
     },

@@ -102,8 +102,8 @@ def _add_grey_scale(dataset: Dataset, radiograph: Radiograph) -> None:
     dataset.RescaleIntercept, dataset.RescaleSlope, dataset.RescaleType = "0", "1", "US"
     dataset.BurnedInAnnotation = "NO"
     dataset.LossyImageCompression = "00"
+    dataset.PresentationLUTShape = "IDENTITY" if settings.photometric == "MONOCHROME2" else "INVERSE"
     if presentation:
-        dataset.PresentationLUTShape = "IDENTITY" if settings.photometric == "MONOCHROME2" else "INVERSE"
         dataset.WindowCenter, dataset.WindowWidth = decimal((top + 1) / 2.0), decimal(top + 1.0)
 
 
