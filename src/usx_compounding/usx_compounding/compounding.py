@@ -14,6 +14,7 @@ from usx_compounding import cells as cell_reading
 from usx_compounding.cells import CellKind, Compounded
 from usx_compounding.engine import Deposit, Engine
 from usx_compounding.fixed_point import FRACTION_BITS, quantise, rounding_offset, voxel_box
+from usx_compounding.hole_filling import Method, fill_holes
 from usx_compounding.mask import Runs, run_corners
 from usx_compounding.region import Lattice, Region, check_memory, grown
 
@@ -83,6 +84,7 @@ class Compounder:
         self._region: Region | None = None
         self._cells: Any = None
         self._touched: Region | None = None
+        self._first: Region | None = None
         self._headroom = settings.kind.most_hits
         if region is not None:
             check_memory(region, settings.kind.bytes_per_voxel, settings.memory_limit_bytes, lattice.spacing)
@@ -101,6 +103,11 @@ class Compounder:
     def needed_region(self, image_to_world: NDArray[np.float64], shape: tuple[int, int]) -> Region:
         """Box that frames of ``shape`` (rows, columns) at these (frames, 4, 4) places would touch."""
         return _hull(voxel_box(self._steps(image_to_world, shape), run_corners(self._runs)))
+
+    def reserve(self, image_to_world: NDArray[np.float64], shape: tuple[int, int]) -> None:
+        """Make room for frames of ``shape`` (rows, columns) at these places. Raises VolumeTooLarge when there is none."""
+        if not self._fixed:
+            self._hold(self.needed_region(image_to_world, shape))
 
     def add(self, frames: Frames) -> None:
         """Add frames. Raises UsxError (VolumeTooLarge, ...) and adds none of them when they cannot be taken."""
@@ -150,7 +157,7 @@ class Compounder:
         if self._region is None or not self._region.holds(needed):
             current, kind = self._region or needed, self.settings.kind
             limit, spacing = self.settings.memory_limit_bytes, self.lattice.spacing
-            target = grown(current, current.joined(needed))
+            target = grown(current, needed, self._first or needed)
             if target.voxels * kind.bytes_per_voxel + self.bytes_held > limit:
                 target = current.joined(needed)  # no room to spare
             check_memory(target, kind.bytes_per_voxel, limit, spacing, self.bytes_held)
@@ -158,22 +165,33 @@ class Compounder:
             if self._region is not None:
                 self._engine.place(self._cells, cells, self._region.slices_in(target))
             self._region, self._cells = target, cells
+            self._first = self._first or needed
         self._touched = touched
 
     def _check_overflow(self, frames: int) -> None:
         """Refuse frames that could overflow a voxel's sums; looks at the cells only when a limit may be near."""
         if self._headroom is None:
             return
+        limit = self.settings.kind.most_hits or 0
         most = frames * int((self._runs[:, 2] - self._runs[:, 1]).sum())
         if most > self._headroom and self._cells is not None:
-            limit = self.settings.kind.most_hits
-            assert limit is not None
             held = cell_reading.most_hits_so_far(self._engine.to_numpy(self._cells), self.settings.kind)
             self._headroom = limit - held
         if most > self._headroom:
-            raise UsxError(f"a voxel has taken so many pixels ({self.settings.kind.most_hits - self._headroom}) that its "
-                           "sums could overflow: save and reset the sweep")
+            raise UsxError(f"a voxel has taken so many pixels ({limit - self._headroom}) that its sums could overflow: "
+                           "save and reset the sweep")
         self._headroom -= most
+
+
+def filled_volume(compounder: Compounder, filling: Method = "none", reach: int = 9) -> Volume:
+    """uint8 volume with holes filled over ``reach`` voxels; hit voxels keep their value, floor(mean + 0.5)."""
+    volume = compounder.volume()
+    if filling == "none":
+        return volume
+    result = compounder.read()
+    values, _ = fill_holes(result.mean, result.hit, filling, reach)
+    grey = np.where(result.hit, volume.values, np.clip(np.floor(values + 0.5), 0, 255)).astype(np.uint8)
+    return Volume(grey, volume.grid)
 
 
 def _checked_images(frames: Frames) -> NDArray[np.uint8]:

@@ -62,6 +62,11 @@ class FrameTree:
             frame = self._parents[frame]
         return names
 
+    def wants(self, child: str) -> bool:
+        """Whether an edge can matter: always while the chain is unknown, then only the edges of the chain."""
+        chain = self.chain()
+        return chain is None or child.strip("/") in chain
+
     def fixed_pose(self) -> Matrix | None:
         """Target in root when no edge between them moves, else None."""
         chain = self.chain()
@@ -92,7 +97,9 @@ class FrameTree:
     def missing(self) -> str:
         """Words for a person: what is missing between target and root; empty when the chain is complete."""
         if self.chain() is not None:
-            return ""
+            if self.fixed_pose() is None:
+                return ""
+            return f"all transforms between '{self._target}' and '{self._root}' are static: no tracker speaks on /tf"
         frame, seen = self._target, set()
         while frame in self._parents and frame not in seen:
             seen.add(frame)

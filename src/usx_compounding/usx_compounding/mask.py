@@ -99,3 +99,19 @@ def run_pixels(runs: Runs) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     rows = np.repeat(runs[:, 0].astype(np.int64), lengths)
     within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
     return within + np.repeat(runs[:, 1].astype(np.int64), lengths), rows
+
+
+def outline(settings: MaskSettings, rows: int, columns: int) -> NDArray[np.float64]:
+    """(points, 2) columns and rows of a closed line around the field of view, for drawing; the last point is the first."""
+    if settings.kind == "fan" and settings.fan is not None:
+        fan = settings.fan
+        angles = np.radians(np.linspace(fan.angle_min, fan.angle_max, 9))
+        ray = np.stack([np.sin(angles), np.cos(angles)], axis=1)
+        line = np.vstack([fan.radius_min * ray, fan.radius_max * ray[::-1]]) + [fan.apex_column, fan.apex_row]
+    elif settings.kind == "rectangle" and settings.rectangle is not None:
+        left, top, right, bottom = settings.rectangle
+        line = np.array([[left, top], [right, top], [right, bottom], [left, bottom]], dtype=np.float64)
+    else:
+        line = np.array([[0, 0], [columns - 1, 0], [columns - 1, rows - 1], [0, rows - 1]], dtype=np.float64)
+    line = np.clip(line, 0, [columns - 1, rows - 1])
+    return np.vstack([line, line[:1]])

@@ -85,17 +85,17 @@ class Region:
         return Region(tuple(int(n) for n in low), tuple(int(n) for n in high))  # type: ignore[arg-type]
 
 
-def grown(current: Region, needed: Region) -> Region:
+def grown(current: Region, needed: Region, first: Region) -> Region:
     """A region around both, with room to spare on the sides that had to move.
 
-    A quarter of the extent is added there, 16 voxels at least, so that a long sweep is re-allocated only a few times.
+    A side gets as much room as it has moved since the ``first`` region, 16 voxels at least: the direction of the sweep
+    doubles and is re-allocated only a few times, while a trembling side costs little.
     """
-    low, high = np.array(current.low), np.array(current.high)
-    extent = np.maximum(high, needed.high) - np.minimum(low, needed.low)
-    spare = np.maximum(extent // 4, 16)
-    low = np.where(np.array(needed.low) < low, np.array(needed.low) - spare, low)
-    high = np.where(np.array(needed.high) > high, np.array(needed.high) + spare, high)
-    return Region.of(low, high)
+    low = np.minimum(current.low, needed.low)
+    high = np.maximum(current.high, needed.high)
+    spare_low = np.where(low < np.array(current.low), np.maximum(np.array(first.low) - low, 16), 0)
+    spare_high = np.where(high > np.array(current.high), np.maximum(high - np.array(first.high), 16), 0)
+    return Region.of(low - spare_low, high + spare_high)
 
 
 def check_memory(region: Region, bytes_per_voxel: int, limit_bytes: int, spacing: float, held_bytes: int = 0) -> None:

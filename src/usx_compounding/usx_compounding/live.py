@@ -1,0 +1,295 @@
+"""The life of sweeps while frames and poses stream in: begins, updates, ends, saves. No ROS in here.
+
+Other threads only hand things over (`offer_frame`, `offer_pose`, `call`); one worker thread calls `process`, which does
+everything else, so nothing here needs a lock but the inbox.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from usx_common.counters import StreamCounters
+from usx_common.errors import UsxError
+from usx_common.rates import LatencyMeter
+from usx_compounding.bone_surface import SurfacePoints
+from usx_compounding.coverage import Coverage
+from usx_compounding.engine import Engine
+from usx_compounding.matching import Decision, FrameMatcher, MatchedFrame, TimedFrame
+from usx_compounding.pose_buffer import PoseGates, PoseSample
+from usx_compounding.region import VolumeTooLarge
+from usx_compounding.sweep import SlicePoints, Sweep, SweepSettings
+
+Command = Literal["start", "stop", "reset", "save"]
+State = Literal["waiting", "sweeping", "ended", "stopped"]
+MAX_POSES_WAITING = 20_000
+
+
+@dataclass(frozen=True)
+class LiveSettings:
+    """Times in s; ``idle_timeout`` is measured on the steady clock: a bag's own clock stops with the bag.
+
+    ``update_period``: between updates of the bone surface; ``slice_period``: between live slices.
+    ``inbox``: frames that may wait for the worker, and again for a later pose.
+    """
+
+    sweep: SweepSettings | None
+    gates: PoseGates = field(default_factory=PoseGates)
+    pose_delay: float = 0.0
+    idle_timeout: float = 3.0
+    update_period: float = 0.5
+    slice_period: float = 0.1
+    inbox: int = 64
+
+
+class Outputs(Protocol):
+    """What a live sweep tells the world; called from the worker thread. Stamps in ns are those of the data."""
+
+    def bone(self, points: SurfacePoints, stamp: int) -> None:
+        """The bone surface so far."""
+
+    def slice(self, points: SlicePoints, stamp: int) -> None:
+        """The newest frame in space."""
+
+    def coverage(self, coverage: Coverage, stamp: int) -> None:
+        """Where the probe has been."""
+
+
+@dataclass
+class _Call:
+    command: Command
+    done: threading.Event = field(default_factory=threading.Event)
+    success: bool = False
+    message: str = ""
+
+
+class LiveSweep:
+    """See the module. ``save``: writes a sweep's volumes and returns a sentence; raises UsxError when it cannot."""
+
+    def __init__(self, settings: LiveSettings, engine: Engine, outputs: Outputs, save: Callable[[Sweep, int], str],
+                 frames: StreamCounters, poses: StreamCounters) -> None:
+        self.settings = settings
+        self._engine, self._outputs, self._save = engine, outputs, save
+        self._frames, self._poses = frames, poses
+        self.latency = LatencyMeter()
+        self._matcher = FrameMatcher(settings.gates, settings.pose_delay, settings.inbox)
+        self._inbox: deque[tuple[float, TimedFrame | PoseSample | _Call]] = deque()
+        self._lock = threading.Lock()
+        self._frames_inside = 0
+        self._arrivals: dict[int, float] = {}
+        self._sweep: Sweep | None = None
+        self._number = 0
+        self.state: State = "waiting"
+        self.trouble = ""
+        self._published = 0
+        self._last_arrival = self._last_used = self._last_update = self._last_slice = time.monotonic()
+
+    # -- from any thread ------------------------------------------------------------------------------------------
+
+    def offer_frame(self, frame: TimedFrame) -> None:
+        """Hand over a frame that was counted as received; it will be counted as used or rejected."""
+        with self._lock:
+            full = self._frames_inside >= self.settings.inbox
+            if not full:
+                self._frames_inside += 1
+                self._inbox.append((time.monotonic(), frame))
+        if full:
+            self._frames.rejected("busy")
+
+    def offer_pose(self, sample: PoseSample) -> None:
+        """Hand over a pose that was counted as received."""
+        with self._lock:
+            full = len(self._inbox) >= MAX_POSES_WAITING
+            if not full:
+                self._inbox.append((time.monotonic(), sample))
+        if full:
+            self._poses.rejected("busy")
+
+    def call(self, command: Command, kick: Callable[[], object], timeout: float) -> tuple[bool, str]:
+        """Have a command done by the worker (``kick`` wakes it) and wait for the answer: success, a sentence."""
+        request = _Call(command)
+        with self._lock:
+            self._inbox.append((time.monotonic(), request))
+        kick()
+        if not request.done.wait(timeout):
+            return False, f"{command} is not finished after {timeout:g} s"
+        return request.success, request.message
+
+    @property
+    def number(self) -> int:
+        """Number of the current or last sweep, from 1; 0 before the first."""
+        return self._number
+
+    def facts(self) -> dict[str, object]:
+        """Figures for a person who watches."""
+        sweep = self._sweep
+        if sweep is None:
+            return {"sweep": self._number, "waiting_for_pose": self._matcher.waiting}
+        summary = sweep.coverage.summary()
+        return {"sweep": self._number, "frames": summary.frames, "length_mm": round(summary.length, 1),
+                "largest_gap_mm": round(summary.largest_gap, 2), "memory_mib": sweep.bytes_held >> 20,
+                "waiting_for_pose": self._matcher.waiting}
+
+    def still_seconds(self) -> float:
+        """How long the poses have repeated one value: a probe at rest, or a frozen tracker."""
+        return self._matcher.poses.still_since() * 1e-9
+
+    # -- worker thread --------------------------------------------------------------------------------------------
+
+    def process(self) -> None:
+        """Do all that is due: frames and poses in order of arrival, commands, updates, the end of a sweep."""
+        while True:
+            with self._lock:
+                if not self._inbox:
+                    break
+                arrival, item = self._inbox.popleft()
+                self._frames_inside -= isinstance(item, TimedFrame)
+            if isinstance(item, _Call):
+                self._answer(item)
+            elif isinstance(item, TimedFrame):
+                self._take_frame(item, arrival)
+            else:
+                self._take_pose(item)
+            self._update(force=False)
+        self._end_when_idle()
+        self._update(force=False)
+
+    def close(self) -> None:
+        """Account for what is left when the node ends."""
+        with self._lock:
+            left = [item for _, item in self._inbox]
+            self._inbox.clear()
+        for item in left:
+            if isinstance(item, TimedFrame):
+                self._frames.rejected("shutdown")
+            elif isinstance(item, PoseSample):
+                self._poses.rejected("shutdown")
+        self._settle(self._matcher.give_up("shutdown"))
+
+    def _take_frame(self, frame: TimedFrame, arrival: float) -> None:
+        self._last_arrival = time.monotonic()
+        if self.settings.sweep is None:
+            self._frames.rejected("no_calibration")
+            return
+        self._arrivals[id(frame)] = arrival
+        jumped, decisions = self._matcher.add_frame(frame)
+        if jumped:
+            self._end("time was set back")
+        self._settle(decisions)
+
+    def _take_pose(self, sample: PoseSample) -> None:
+        self._last_arrival = time.monotonic()
+        insertion, decisions = self._matcher.add_pose(sample)
+        if insertion in ("added", "jumped_back"):
+            self._poses.used()
+        else:
+            self._poses.rejected(insertion)
+        if insertion == "jumped_back":
+            self._end("time was set back")
+        self._settle(decisions)
+
+    def _settle(self, decisions: list[Decision]) -> None:
+        for decision in decisions:
+            arrival = self._arrivals.pop(id(decision.frame), None)
+            reason = self._use(decision) if isinstance(decision, MatchedFrame) else decision.reason
+            if reason:
+                self._frames.rejected(reason)
+                continue
+            self._frames.used()
+            if arrival is not None:
+                self.latency.add(time.monotonic() - arrival)
+
+    def _use(self, matched: MatchedFrame) -> str:
+        """Compound a frame; why it could not be, or ""."""
+        if self.state == "stopped":
+            return "stopped"
+        try:
+            if self.state != "sweeping" or self._sweep is None:
+                self._begin(matched)
+            assert self._sweep is not None
+            if matched.frame.image.shape != self._sweep.shape:
+                return "size_changed"
+            self._sweep.add(matched)
+        except VolumeTooLarge as error:
+            self.trouble = str(error)
+            return "memory_limit"
+        except UsxError as error:
+            self.trouble = str(error)
+            return "not_compounded"
+        self.trouble = ""
+        self._last_used = time.monotonic()
+        if self._last_used - self._last_slice >= self.settings.slice_period:
+            self._last_slice = self._last_used
+            self._outputs.slice(self._sweep.slice_points(matched), matched.frame.stamp)
+        return ""
+
+    def _begin(self, matched: MatchedFrame) -> None:
+        assert self.settings.sweep is not None
+        self._sweep = Sweep(self.settings.sweep, self._engine, matched.frame.image.shape)  # type: ignore[arg-type]
+        self._number += 1
+        self._published = 0
+        self._last_update = time.monotonic()
+        self.state = "sweeping"
+
+    def _end(self, why: str) -> None:
+        """End the sweep, its last update published; its volume stays for saving until the next one begins."""
+        if self.state == "sweeping":
+            self._update(force=True)
+            self.state = "ended"
+
+    def _end_when_idle(self) -> None:
+        now = time.monotonic()
+        if now - self._last_arrival >= self.settings.idle_timeout:
+            self._settle(self._matcher.give_up("no_later_pose"))
+        if now - self._last_used >= self.settings.idle_timeout:
+            self._end("no frame")
+
+    def _update(self, force: bool) -> None:
+        """Publish bone and coverage when frames came since the last time and the period is over."""
+        sweep = self._sweep
+        if sweep is None or self.state != "sweeping" or sweep.frames == self._published:
+            return
+        if not force and time.monotonic() - self._last_update < self.settings.update_period:
+            return
+        self._published, self._last_update = sweep.frames, time.monotonic()
+        self._outputs.bone(sweep.bone_points(), sweep.newest_stamp)
+        self._outputs.coverage(sweep.coverage, sweep.newest_stamp)
+
+    def _answer(self, request: _Call) -> None:
+        try:
+            request.message = getattr(self, f"_do_{request.command}")()
+            request.success = True
+        except UsxError as error:
+            request.message = str(error)
+        except Exception as error:  # a service call must get an answer, whatever happened
+            request.message = f"{request.command} failed: {error}"
+        request.done.set()
+
+    def _do_start(self) -> str:
+        if self.state == "sweeping":
+            raise UsxError(f"sweep {self._number} is under way; stop it first")
+        self.state = "waiting"
+        return f"sweep {self._number + 1} begins with the next frame that has a pose"
+
+    def _do_stop(self) -> str:
+        was, frames = self.state, self._sweep.frames if self._sweep else 0
+        self._end("stopped")
+        self.state = "stopped"
+        if was != "sweeping":
+            return "no sweep was under way; frames are left out until ~/start"
+        return f"sweep {self._number} ended with {frames} frames; frames are left out until ~/start"
+
+    def _do_reset(self) -> str:
+        self._settle(self._matcher.clear())
+        self._sweep = None
+        self.state, self.trouble = "waiting", ""
+        return "volume and poses forgotten; the next frame that has a pose begins a new sweep"
+
+    def _do_save(self) -> str:
+        if self._sweep is None or not self._sweep.frames:
+            raise UsxError("there is no volume to save: no frame has been compounded yet")
+        return self._save(self._sweep, self._number)
