@@ -1,7 +1,8 @@
 """Surface of the bone in a CT: where the value crosses a threshold, with sub-voxel positions.
 
 Crossings between neighbouring voxels are placed by linear interpolation (the vertices of marching cubes, without the
-triangles). Small islands and small cavities are left out: ultrasound sees neither.
+triangles). Small islands are left out, and so is what lies within the bone: marrow varies about any threshold, but
+neither ultrasound nor a lateral X-ray shows it. The spinal canal is open at both ends and stays.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ class BoneSettings:
 
     threshold: float = 250.0
     smallest_island: float = 500.0
-    largest_cavity: float = 400.0
+    bridged_gap: float = 2.0
     point_spacing: float = 1.0
     finest_voxel: float = 0.7
     most_points: int = 200_000
@@ -41,8 +42,8 @@ def bone_surface(volume: Volume, settings: BoneSettings | None = None) -> NDArra
     if share > 0.6:
         raise Refused("no_bone", f"{share:.0%} of the volume is above {settings.threshold:g} HU; raise "
                                  "cbct_bone_threshold, or check that the series holds Hounsfield units")
-    solid = _without_cavities(bone, volume.grid, settings)
-    indices = _crossings(volume.values, bone, solid, settings.threshold)
+    inside = _interior(bone, volume.grid, settings)
+    indices = _crossings(volume.values, bone, inside, settings.threshold)
     points = indices @ volume.grid.index_to_world[:3, :3].T + volume.grid.origin
     spacing = settings.point_spacing
     thinned = voxel_downsample(points, spacing)
@@ -79,28 +80,33 @@ def _without_islands(volume: Volume, settings: BoneSettings) -> NDArray[np.bool_
     return large[labels]
 
 
-def _without_cavities(bone: NDArray[np.bool_], grid: VolumeGrid, settings: BoneSettings) -> NDArray[np.bool_]:
-    """Bone with its enclosed cavities filled: in 3D, and slice by slice where a cavity is small (marrow)."""
-    solid = bone.copy()
-    area = float(grid.spacing[0] * grid.spacing[1])
-    for z in range(len(solid)):
-        labels, _ = ndimage.label(~bone[z])
-        sizes = np.bincount(labels.ravel()) * area
-        small = sizes * float(grid.spacing[2]) < settings.largest_cavity
-        small |= sizes < 60.0
-        small[0] = False
-        solid[z] |= small[labels]
-    return solid
+def _interior(bone: NDArray[np.bool_], grid: VolumeGrid, settings: BoneSettings) -> NDArray[np.bool_]:
+    """Voxels within the bone: its thin cortex closed, enclosed marrow filled, one layer taken off."""
+    reach = np.maximum(np.rint(settings.bridged_gap / grid.spacing).astype(int), 1)[::-1]
+    ball = _ball(reach)
+    padded = np.pad(bone, [(int(n), int(n)) for n in reach])
+    closed = _eroded(~_eroded(~padded, ball), ball)[tuple(slice(int(n), -int(n)) for n in reach)] | bone
+    solid = ndimage.binary_fill_holes(closed)
+    return ndimage.binary_erosion(solid, ndimage.generate_binary_structure(3, 3))
 
 
-def _crossings(values: NDArray, bone: NDArray[np.bool_], solid: NDArray[np.bool_],
+def _eroded(mask: NDArray[np.bool_], structure: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    return ndimage.binary_erosion(mask, structure, border_value=1)
+
+
+def _ball(reach: NDArray) -> NDArray[np.bool_]:
+    z, y, x = np.ogrid[tuple(slice(-int(n), int(n) + 1) for n in reach)]
+    return (z / reach[0]) ** 2 + (y / reach[1]) ** 2 + (x / reach[2]) ** 2 <= 1.0
+
+
+def _crossings(values: NDArray, bone: NDArray[np.bool_], inside: NDArray[np.bool_],
                threshold: float) -> NDArray[np.float64]:
-    """(N, 3) indices (x, y, z), fractional, where the bone's border lies between two neighbouring voxels."""
+    """(N, 3) indices (x, y, z), fractional, where the bone's outer border lies between two neighbouring voxels."""
     found = [np.zeros((0, 3))]
     for axis in range(3):
         low = tuple(slice(0, -1) if a == axis else slice(None) for a in range(3))
         high = tuple(slice(1, None) if a == axis else slice(None) for a in range(3))
-        border = (solid[low] != solid[high]) & (bone[low] != bone[high])
+        border = (bone[low] != bone[high]) & ~(inside[low] | inside[high])
         where = np.argwhere(border)
         first = values[low][border].astype(np.float64)
         second = values[high][border].astype(np.float64)

@@ -10,16 +10,16 @@ from pydicom.dataset import Dataset
 
 @dataclass
 class _Series:
-    files: dict[str, Path] = field(default_factory=dict)
+    files: dict[str, tuple[Path, Dataset]] = field(default_factory=dict)
     fresh: int = 0
     changed_at: float = 0.0
 
 
 @dataclass(frozen=True)
 class ReadySeries:
-    """``paths`` of all files of the series; ``fresh`` of them have come since it was last handed out."""
+    """All ``files`` of the series, by name, with their headers; ``fresh`` have come since it was last handed out."""
 
-    paths: tuple[Path, ...]
+    files: tuple[tuple[Path, Dataset], ...]
     fresh: int
 
 
@@ -35,9 +35,9 @@ class SeriesInbox:
         series = self._series.setdefault(str(header.get("SeriesInstanceUID", "")), _Series())
         series.changed_at = now
         uid = str(header.get("SOPInstanceUID", "")) or str(path)
-        if uid in series.files and series.files[uid] != path:
+        if uid in series.files and series.files[uid][0] != path:
             return False
-        series.files[uid] = path
+        series.files[uid] = (path, header)
         series.fresh += 1
         return True
 
@@ -52,6 +52,7 @@ class SeriesInbox:
                  if series.fresh and now - series.changed_at >= self._quiet]
         result = []
         for series in sorted(quiet, key=lambda item: item.changed_at):
-            result.append(ReadySeries(tuple(sorted(series.files.values())), series.fresh))
+            files = sorted(series.files.values(), key=lambda item: item[0])
+            result.append(ReadySeries(tuple(files), series.fresh))
             series.fresh = 0
         return result

@@ -212,12 +212,13 @@ class XrayStation:
     def _read_series(self, series: ReadySeries) -> None:
         started = time.monotonic()
         try:
+            slices = [item for path, header in series.files for item in ct_series.slices_of(path, header)]
             limits = ct_series.SeriesLimits(file=settings.limits(self._values))
-            volume = ct_series.read_series(series.paths, limits)
+            volume = ct_series.series_of_slices(slices, limits)
             points = bone_surface(volume.volume, settings.bone(self._values))
         except Refused as error:
             self.files.rejected(error.reason, series.fresh)
-            self._ct_text, self._ct_fine = f"CT series of {len(series.paths)} files refused: {error}", False
+            self._ct_text, self._ct_fine = f"CT series of {len(series.files)} files refused: {error}", False
             self._log(self._ct_text)
             return
         self.files.used(series.fresh)
