@@ -140,7 +140,7 @@ def test_names_are_relative_to_the_node(node: Node) -> None:
 
 @pytest.mark.parametrize("name", ["", "a b", "a//b", "a/", "9a", "a-b"])
 def test_a_bad_topic_name_is_refused(node: Node, name: str) -> None:
-    with pytest.raises(Exception, match="(?i)topic name|token|invalid"):
+    with pytest.raises(Exception, match=r"(?i)topic name|token|invalid"):
         node.create_publisher(String, name, 1)
 
 

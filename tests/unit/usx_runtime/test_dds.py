@@ -92,8 +92,8 @@ def test_a_domain_without_a_free_port_is_told() -> None:
     domain = random.SystemRandom().randint(201, 220)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
         taken.bind(("127.0.0.1", 7400 + 250 * domain + 10))
-        uri = ("<CycloneDDS><Domain><Discovery><MaxAutoParticipantIndex>0</MaxAutoParticipantIndex></Discovery></Domain>"
-               "</CycloneDDS>")
+        only_one = "<MaxAutoParticipantIndex>0</MaxAutoParticipantIndex>"
+        uri = f"<CycloneDDS><Domain><Discovery>{only_one}</Discovery></Domain></CycloneDDS>"
         child = peer("Participant()", ROS_DOMAIN_ID=str(domain), CYCLONEDDS_URI=uri)
         _, errors = child.communicate(timeout=30)
     assert child.returncode == 1
@@ -156,7 +156,7 @@ def test_the_graph_knows_owner_type_hash_and_quality(participant: Participant) -
 
 
 def test_two_processes_exchange_images_at_100_hz(participant: Participant) -> None:
-    """10 s of 640x480 images: what the receiver counts and what is missing by sequence number add up to what was sent."""
+    """10 s of 640x480 images: what is counted and what is missing by sequence number add up to what was sent."""
     child = peer("""
 from usx_runtime.cdr import HEADER
 import struct

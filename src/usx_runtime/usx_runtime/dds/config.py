@@ -6,11 +6,13 @@ import os
 from collections.abc import Mapping
 from xml.sax.saxutils import quoteattr
 
+from usx_runtime.user_error import UserError
+
 MAX_DOMAIN_ID = 232  # ports are 7400 + 250 * domain + ...; above, they leave the 16-bit range
 MAX_PARTICIPANTS = 100  # processes per domain on one host that find each other without multicast
 
 
-class DomainError(RuntimeError):
+class DomainError(UserError, RuntimeError):
     """A domain that cannot be joined; the message says which and why."""
 
 

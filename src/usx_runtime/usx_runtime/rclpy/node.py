@@ -13,6 +13,7 @@ from usx_runtime.rclpy.callback_groups import CallbackGroup, MutuallyExclusiveCa
 from usx_runtime.rclpy.client import Client
 from usx_runtime.rclpy.clock import Clock, ROSClock
 from usx_runtime.rclpy.exceptions import InvalidParameterException, NotInitializedException
+from usx_runtime.rclpy.executors import ExternalShutdownException
 from usx_runtime.rclpy.guard_condition import GuardCondition
 from usx_runtime.rclpy.logging import RcutilsLogger, get_logger
 from usx_runtime.rclpy.node_graph import NodeGraph
@@ -31,6 +32,10 @@ LACKING = {
     "get_subscriber_names_and_types_by_node", "get_service_names_and_types_by_node", "count_services", "count_clients",
     "get_servers_info_by_service", "get_clients_info_by_service",
 }
+
+
+class ContextEnded(NotInitializedException, ExternalShutdownException):
+    """A signal came before the node: who handles ExternalShutdownException around spin() handles this too."""
 
 
 def _absent(**options: Any) -> None:
@@ -52,7 +57,7 @@ class Node(NodeParameters, NodeGraph):
     ) -> None:
         self.context = context or get_default_context()
         if not self.context.ok():
-            raise NotInitializedException("cannot create node")
+            raise (ContextEnded if self.context.ended else NotInitializedException)("cannot create node")
         own = arguments.parse(["--ros-args", *cli_args] if cli_args and "--ros-args" not in cli_args
                               else cli_args or [])
         self._arguments = arguments.merged(own, self.context.arguments if use_global_arguments
