@@ -48,10 +48,9 @@ def main(arguments: list[str]) -> int:
     package, executable, *rest = arguments
     entry = find_executable(package, executable)
     hook.install()
-    # Until the executable has set itself up, an interrupt ends this process at once and without a traceback.
-    previous = signal.signal(signal.SIGINT, signal.SIG_DFL)
     function = entry.load()
-    signal.signal(signal.SIGINT, previous)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # see __main__; what follows is the executable's own matter
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.argv = [executable, *rest]
     try:
         result = function()

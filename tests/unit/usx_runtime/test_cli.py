@@ -18,6 +18,11 @@ def main():
     import rclpy
     print("rclpy of", rclpy.init.__module__.split(".")[0], "arguments", sys.argv[1:], flush=True)
 
+def init():
+    import rclpy, rclpy.node
+    rclpy.init()
+    rclpy.node.Node("node")
+
 def number(): return 3
 def text(): return "what went wrong"
 def crash(): raise RuntimeError("a fault of the program")
@@ -25,7 +30,7 @@ def wait():
     print("waiting", flush=True)
     time.sleep(60)
 """
-SCRIPTS = "\n".join(f"{name} = toy_node:{name}" for name in ("main", "number", "text", "crash", "wait"))
+SCRIPTS = "\n".join(f"{name} = toy_node:{name}" for name in ("main", "init", "number", "text", "crash", "wait"))
 
 
 @pytest.fixture
@@ -79,7 +84,10 @@ def test_a_fault_of_the_program_is_not_hidden(site: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("run", "toy", "absent"), "usx run: package 'toy' has no executable 'absent'; it has: crash, main, number"),
+        (
+            ("run", "toy", "absent"),
+            "usx run: package 'toy' has no executable 'absent'; it has: crash, init, main, number",
+        ),
         (("run", "moon", "x"), "usx run: package 'moon' is not installed"),
         (("run", "--prefix", "x"), "usx run: unknown option '--prefix'"),
         (("fly",), "usx fly: unknown command 'fly'; the commands are: run, launch, bag, topic"),
@@ -97,8 +105,15 @@ def test_errors_take_one_line_and_code_2(words: tuple[str, ...], message: str, s
     assert message in errors
 
 
+@pytest.mark.parametrize(("variable", "value"), [("ROS_DOMAIN_ID", "999"), ("ROS_AUTOMATIC_DISCOVERY_RANGE", "MARS")])
+@pytest.mark.parametrize("words", [("topic", "list"), ("run", "toy", "init")])
+def test_a_domain_that_cannot_be_joined_is_told(variable: str, value: str, words: tuple, site: Path) -> None:
+    code, _, errors = usx(site, *words, **{variable: value})
+    assert code == 2 and errors.startswith(f"usx {words[0]}: {variable} = {value}: must be") and errors.count("\n") == 1
+
+
 def test_the_executables_of_a_package_are_listed(site: Path) -> None:
-    assert usx(site, "run", "toy")[:2] == (0, "crash\nmain\nnumber\nslow\ntext\nwait\n")
+    assert usx(site, "run", "toy")[:2] == (0, "crash\ninit\nmain\nnumber\nslow\ntext\nwait\n")
 
 
 @pytest.mark.parametrize("words", [(), ("run",), ("launch",), ("bag",), ("bag", "play"), ("bag", "record"), ("topic",)])

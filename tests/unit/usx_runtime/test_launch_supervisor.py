@@ -160,3 +160,52 @@ def test_kill_9_of_the_launcher_leaves_nothing(launch: Callable[[str], Launch]) 
     run.wait()
     until(lambda: not run.alive())
     until(lambda: not list(run.temporary.glob("usx_launch_*")))
+
+
+NODE = """
+import rclpy
+from rclpy.executors import ExternalShutdownException
+from rclpy.node import Node
+
+def main():
+    rclpy.init()
+    node = Node("toy")
+    print("spinning", flush=True)
+    try:
+        rclpy.spin(node)
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    node.destroy_node()
+    rclpy.try_shutdown()
+"""
+
+
+@pytest.fixture
+def toy_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Python distribution `toy` whose executable `node` is a node that spins."""
+    info = tmp_path / "site" / "toy-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: toy\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[console_scripts]\nnode = toy_node:main\n")
+    (tmp_path / "site" / "toy_node.py").write_text(NODE)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("moment", [0.4, 0.8, 1.2, None])
+def test_nodes_end_well_at_any_moment_of_their_start(
+    number: signal.Signals, moment: float | None, toy_package: None, launch: Callable[[str], Launch]
+) -> None:
+    nodes = "".join(f"""<node pkg="toy" exec="node" name="toy_{i}" args="{{mark}}"/>""" for i in range(3))
+    run = launch(nodes)
+    if moment is None:
+        until(lambda: run.output().count("spinning") == 3)
+    else:
+        time.sleep(moment)
+    run.process.send_signal(number)
+    code = run.wait()
+    assert run.alive() == []
+    if "process started" in run.output():
+        assert "has died" not in run.output() and "Traceback" not in run.output(), run.output()
+    if "process started" in run.output():
+        assert code == 0

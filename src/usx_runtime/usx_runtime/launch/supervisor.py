@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from usx_runtime.launch.processes import Process
+from usx_runtime.launch.processes import EMBEDDED, Process
 
 SIGTERM_AFTER = 5.0  # seconds after SIGINT, as in ROS 2
 SIGKILL_AFTER = 10.0
@@ -71,6 +71,9 @@ class Supervisor:
     async def _run_once(self, process: Process) -> int:
         # A pipe of our own: with asyncio's, wait() also waits for grandchildren that hold the pipe open.
         reading_end, writing_end = os.pipe()
+        # An interrupt that hits Python's own start is a fatal error with a traceback: __main__ unblocks it after that.
+        ours = process.command[: len(EMBEDDED)] == EMBEDDED
+        signal.pthread_sigmask(signal.SIG_BLOCK if ours else signal.SIG_UNBLOCK, {signal.SIGINT})
         try:
             child = await asyncio.create_subprocess_exec(
                 *process.command,
@@ -87,6 +90,7 @@ class Supervisor:
             return 127
         finally:
             os.close(writing_end)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         self._register(child.pid, "+")
         self.show(f"[INFO] [{process.name}]: process started with pid [{child.pid}]")
         if self._level:  # a stop was asked for while this process was being born

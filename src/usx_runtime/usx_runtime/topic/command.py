@@ -40,7 +40,10 @@ def _echo(options: argparse.Namespace, participant: Participant, stop: threading
     reader, kind = _subscribe(options.topic, options.type, participant, stop)
     message_class = messages.get_message(kind)
     for sample in _samples(reader, participant, stop):
-        message = messages.deserialize(sample.data, message_class)
+        try:
+            message = messages.deserialize(sample.data, message_class)
+        except messages.MalformedMessage as error:
+            raise UserError(f"{options.topic} carries something else: {error}") from None
         print(f"{message_to_text(message, not options.no_arr, options.full_length)}---", flush=True)
         if options.once:
             break
