@@ -16,7 +16,10 @@ setup(
         (f"share/{PACKAGE}", ["package.xml"]),
     ],
     python_requires=">=3.10",
-    install_requires=['numpy>=1.26', 'scipy>=1.11', 'opencv-python-headless>=4.8', 'pydicom>=3.0.2', 'pynetdicom>=3.0.4', 'pylibjpeg>=2.0'],
+    install_requires=[
+        "numpy>=1.26", "scipy>=1.11", "opencv-python-headless>=4.8", "pydicom>=3.0.2", "pynetdicom>=3.0.4",
+        "pylibjpeg>=2.0", "pylibjpeg-libjpeg>=2.0", "pylibjpeg-openjpeg>=2.0", "pyyaml>=6.0", "rich>=13",
+    ],
     zip_safe=False,
     entry_points={
         "console_scripts": [
