@@ -32,7 +32,7 @@ class XrayPlane:
 
 @dataclass(frozen=True)
 class Outline:
-    """Closed outline of a body: ``points`` (M, 2) in the plane, mm, outward unit ``normals`` (M, 2), ``centre`` (2,)."""
+    """Closed outline of a body: ``points`` (M, 2) in the plane, mm, outward ``normals`` (M, 2), ``centre`` (2,)."""
 
     points: NDArray[np.float64]
     normals: NDArray[np.float64]
