@@ -61,6 +61,14 @@ def static_transform() -> bytes:
     return bytes(STORE.serialize_cdr(t["tf2_msgs/msg/TFMessage"]([stamped]), "tf2_msgs/msg/TFMessage"))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def own_domain() -> Iterator[None]:
+    """A domain that no other test uses, even of a second run on this machine: here every topic counts."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ROS_DOMAIN_ID", str(215 + os.getpid() % 17))
+        yield
+
+
 @pytest.fixture(scope="module")
 def bag(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """1.5 s: 45 images of 307 kB at 30 Hz, a latched transform, and a type that no ROS distribution has."""
