@@ -34,7 +34,7 @@ def display(density: NDArray[np.float64], spacing: float) -> NDArray[np.float64]
     black.
     """
     coarse = smooth(density, 20.0 / spacing)
-    body = density > 0.5 * float(np.percentile(density, 98.0))
+    body = density >= 0.5 * float(np.percentile(density, 98.0))
     equalised = density - 0.7 * np.maximum(coarse, 0.5 * float(np.percentile(density, 98.0)))
     low, high = np.percentile(equalised[body], [0.5, 99.9])
     low -= 0.15 * (high - low)
