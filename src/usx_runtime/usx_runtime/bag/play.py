@@ -82,6 +82,7 @@ class Player:
         self.outlets = {
             topic: _Outlet(participant, options.remap.get(topic, topic), kind, qos)
             for topic, kind, qos in _publishable(recording, options.topics)
+            if not (options.clock_hz and topic == "/clock")  # two clocks would contradict each other
         }
         self.clock = _Clock(participant, options.clock_hz) if options.clock_hz else None
 
