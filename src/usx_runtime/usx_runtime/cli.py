@@ -54,7 +54,7 @@ def _become_ros2(arguments: list[str]) -> None:
     program = shutil.which("ros2")
     if program is None:
         raise UserError(
-            f"a real ROS 2 is to be used ({hook.real_location() or 'USX_ROS=real'}) but no `ros2` is on the PATH: source "
-            "the set-up file of the distribution, or set USX_ROS=embedded"
+            f"a real ROS 2 is to be used ({hook.real_location() or 'USX_ROS=real'}) but no `ros2` is on the PATH: "
+            "source the set-up file of the distribution, or set USX_ROS=embedded"
         )
     os.execv(program, ["ros2", *arguments])
