@@ -8,6 +8,8 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+BRICK = 16
+
 
 @dataclass(frozen=True)
 class SurfacePoints:
@@ -17,20 +19,34 @@ class SurfacePoints:
     intensity: NDArray[np.float32]
 
 
-def thin(cells: NDArray[np.int16], low: tuple[int, int, int], spacing: float, beam: NDArray[np.float64],
-         threshold: float = 30.0) -> SurfacePoints:
-    """Surface points of a bone channel compounded with nearest and maximum.
+@dataclass(frozen=True)
+class BoneChannel:
+    """A bone channel compounded with nearest and maximum.
 
-    ``cells``: (z, y, x) response + 1 of a region whose first voxel is ``low``; ``spacing``: mm; ``beam``: (3,) mean
-    direction of the beams in the volume's frame. A voxel counts when its response reaches ``threshold`` and is not
-    exceeded one and two voxels up and down the beam; the peak is refined by a parabola. Points with fewer than three
-    others within two voxels along every axis are speckle and dropped.
+    ``cells``: (z, y, x) int16 response + 1 of a region whose first voxel is ``low`` (x, y, z); ``spacing``: mm;
+    ``bricks``: (n, 3) x, y, z of the blocks of BRICK voxels of the lattice in which any response lies, in order: only
+    these are searched.
+    """
+
+    cells: NDArray[np.int16]
+    low: tuple[int, int, int]
+    spacing: float
+    bricks: NDArray[np.int64]
+
+
+def thin(channel: BoneChannel, beam: NDArray[np.float64], threshold: float = 30.0) -> SurfacePoints:
+    """Surface points of a bone channel. ``beam``: (3,) mean direction of the beams in the volume's frame.
+
+    A voxel counts when its response reaches ``threshold`` and is not exceeded one and two voxels up and down the beam;
+    the peak is refined by a parabola. Points with fewer than three others within two voxels along every axis are speckle
+    and dropped.
     """
     length = float(np.linalg.norm(beam))
     direction = np.array([0.0, 0.0, -1.0]) if length < 1e-9 else np.asarray(beam, dtype=np.float64) / length
-    voxels, shifts, intensity = _peaks(cells, direction, np.int16(np.ceil(threshold)) + np.int16(1))
+    corners = channel.bricks * BRICK - np.array(channel.low)
+    voxels, shifts, intensity = _peaks(channel.cells, corners, direction, np.int16(np.ceil(threshold)) + np.int16(1))
     points = voxels[:, ::-1] + shifts[:, None] * direction
-    return SurfacePoints((points + np.array(low, dtype=np.float64)) * spacing, intensity)
+    return SurfacePoints((points + np.array(channel.low, dtype=np.float64)) * channel.spacing, intensity)
 
 
 @numba.njit(inline="always")
@@ -61,15 +77,18 @@ def _is_alone(keep, z, y, x):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def _peaks(cells, direction, threshold):  # type: ignore[no-untyped-def]
-    """(n, 3) voxels (z, y, x), (n,) shift along the beam in voxels, (n,) response."""
+def _candidates(cells, corners, direction, threshold):  # type: ignore[no-untyped-def]
+    """(n, 3) voxels (z, y, x) of the peaks, and a mask of them."""
     keep = np.zeros(cells.shape, dtype=np.bool_)
     found = np.empty((1024, 3), dtype=np.int64)
     count = 0
-    for z in range(cells.shape[0]):
-        for y in range(cells.shape[1]):
-            for x in range(cells.shape[2]):
-                if cells[z, y, x] >= threshold and _is_peak(cells, z, y, x, direction):
+    for brick in range(len(corners)):
+        x0, y0, z0 = corners[brick]
+        for z in range(max(z0, 0), min(z0 + BRICK, cells.shape[0])):
+            for y in range(max(y0, 0), min(y0 + BRICK, cells.shape[1])):
+                for x in range(max(x0, 0), min(x0 + BRICK, cells.shape[2])):
+                    if cells[z, y, x] < threshold or not _is_peak(cells, z, y, x, direction):
+                        continue
                     if count == len(found):
                         longer = np.empty((2 * count, 3), dtype=np.int64)
                         longer[:count] = found
@@ -77,6 +96,14 @@ def _peaks(cells, direction, threshold):  # type: ignore[no-untyped-def]
                     found[count, 0], found[count, 1], found[count, 2] = z, y, x
                     keep[z, y, x] = True
                     count += 1
+    return found[:count], keep
+
+
+@numba.njit(cache=True, nogil=True)
+def _peaks(cells, corners, direction, threshold):  # type: ignore[no-untyped-def]
+    """(n, 3) voxels (z, y, x), (n,) shift along the beam in voxels, (n,) response."""
+    found, keep = _candidates(cells, corners, direction, threshold)
+    count = len(found)
     voxels = np.empty((count, 3), dtype=np.float64)
     shifts, intensity = np.empty(count, dtype=np.float64), np.empty(count, dtype=np.float32)
     kept = 0

@@ -13,7 +13,7 @@ from usx_common.volumes import Volume
 from usx_compounding import cells as cell_reading
 from usx_compounding.cells import CellKind, Compounded
 from usx_compounding.engine import Deposit, Engine
-from usx_compounding.fixed_point import FRACTION_BITS, quantise, rounding_offset, voxel_box
+from usx_compounding.fixed_point import FRACTION_BITS, pixel_coordinates, quantise, rounding_offset, voxel_box
 from usx_compounding.hole_filling import Method, fill_holes
 from usx_compounding.mask import Runs, run_corners
 from usx_compounding.region import Lattice, Region, check_memory, grown
@@ -103,6 +103,12 @@ class Compounder:
     def needed_region(self, image_to_world: NDArray[np.float64], shape: tuple[int, int]) -> Region:
         """Box that frames of ``shape`` (rows, columns) at these (frames, 4, 4) places would touch."""
         return _hull(voxel_box(self._steps(image_to_world, shape), run_corners(self._runs)))
+
+    def voxels_of(self, image_to_world: NDArray[np.float64], shape: tuple[int, int], columns: NDArray[np.int64],
+                  rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """(pixels, 3) lattice index of the (lower) voxel that each pixel of a frame of ``shape`` falls into."""
+        coordinates = pixel_coordinates(self._steps(image_to_world, shape), columns, rows)[0]
+        return (coordinates + rounding_offset(self.settings.kind.distribution)) >> FRACTION_BITS
 
     def reserve(self, image_to_world: NDArray[np.float64], shape: tuple[int, int]) -> None:
         """Make room for frames of ``shape`` (rows, columns) at these places. Raises VolumeTooLarge when there is none."""

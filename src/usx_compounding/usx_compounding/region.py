@@ -88,13 +88,13 @@ class Region:
 def grown(current: Region, needed: Region, first: Region) -> Region:
     """A region around both, with room to spare on the sides that had to move.
 
-    A side gets as much room as it has moved since the ``first`` region, 16 voxels at least: the direction of the sweep
-    doubles and is re-allocated only a few times, while a trembling side costs little.
+    A side gets twice the room that it has moved since the ``first`` region, 24 voxels at least: the direction of the sweep
+    triples and is re-allocated only a few times, while a trembling side costs little.
     """
     low = np.minimum(current.low, needed.low)
     high = np.maximum(current.high, needed.high)
-    spare_low = np.where(low < np.array(current.low), np.maximum(np.array(first.low) - low, 16), 0)
-    spare_high = np.where(high > np.array(current.high), np.maximum(high - np.array(first.high), 16), 0)
+    spare_low = np.where(low < np.array(current.low), np.maximum(2 * (np.array(first.low) - low), 24), 0)
+    spare_high = np.where(high > np.array(current.high), np.maximum(2 * (high - np.array(first.high)), 24), 0)
     return Region.of(low - spare_low, high + spare_high)
 
 

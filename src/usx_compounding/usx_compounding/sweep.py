@@ -12,7 +12,7 @@ from usx_common.transforms import Matrix, apply, invert
 from usx_common.volumes import Volume
 from usx_compounding import bone_surface, hole_filling
 from usx_compounding.bone_response import BoneDetector, BoneSettings
-from usx_compounding.bone_surface import SurfacePoints
+from usx_compounding.bone_surface import BoneChannel, SurfacePoints
 from usx_compounding.calibration import pixel_spacing
 from usx_compounding.cells import CellKind
 from usx_compounding.compounding import Compounder, CompoundingSettings, Frames, filled_volume, make_engine
@@ -62,6 +62,7 @@ class Sweep:
         self._outline = _as_pixels(outline(settings.mask, *shape))
         self.coverage = Coverage(settings.lattice.spacing)
         self._beams = np.zeros(3, dtype=np.int64)
+        self._bricks: set[tuple[int, int, int]] = set()  # parts of the lattice where any bone was seen
         self._world_to_volume = invert(settings.lattice.volume_to_world)
         self.newest_stamp = 0
 
@@ -84,7 +85,11 @@ class Sweep:
         self._bone.reserve(image_to_world, self.shape)
         stamp, sequence = np.array([frame.stamp]), np.array([frame.sequence])
         self._grey.add(Frames(frame.image[None], image_to_world, stamp, sequence))
-        self._bone.add(Frames(self._detector.response(frame.image)[None], image_to_world, stamp, sequence))
+        response = self._detector.response(frame.image)
+        self._bone.add(Frames(response[None], image_to_world, stamp, sequence))
+        rows, columns = np.nonzero(response)
+        voxels = self._bone.voxels_of(image_to_world, self.shape, columns, rows)
+        self._bricks.update(map(tuple, np.unique(voxels // bone_surface.BRICK, axis=0).tolist()))
         image_to_volume = self._world_to_volume @ image_to_world[0]
         self.coverage.add(frame.stamp, apply(image_to_volume, self._outline))
         beam = image_to_volume[:3, 1] / np.linalg.norm(image_to_volume[:3, 1])
@@ -96,8 +101,9 @@ class Sweep:
         region = self._bone.region
         if region is None:
             return SurfacePoints(np.empty((0, 3)), np.empty(0, np.float32))
-        return bone_surface.thin(self._bone.cells()[..., 0], region.low, self.settings.lattice.spacing,
-                                 self._beams.astype(np.float64), self.settings.bone_threshold)
+        channel = BoneChannel(self._bone.cells()[..., 0], region.low, self.settings.lattice.spacing,
+                              np.array(sorted(self._bricks), dtype=np.int64).reshape(-1, 3))
+        return bone_surface.thin(channel, self._beams.astype(np.float64), self.settings.bone_threshold)
 
     def slice_points(self, matched: MatchedFrame, at_most: int = 4000) -> SlicePoints:
         """Every k-th pixel of a frame in the field of view, in the volume's frame, mm."""
