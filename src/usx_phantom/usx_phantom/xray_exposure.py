@@ -33,9 +33,11 @@ def display(density: NDArray[np.float64], spacing: float) -> NDArray[np.float64]
     Most of what varies over more than 2 cm is taken out; the range within the body is spread, the air beside it is
     black.
     """
-    coarse = smooth(density, 20.0 / spacing)
-    body = density >= 0.5 * float(np.percentile(density, 98.0))
-    equalised = density - 0.7 * np.maximum(coarse, 0.5 * float(np.percentile(density, 98.0)))
+    air = 0.5 * max(float(np.percentile(density, 98.0)), 0.0)
+    body = density >= air
+    if not body.any():
+        body = np.ones_like(body)
+    equalised = density - 0.7 * np.maximum(smooth(density, 20.0 / spacing), air)
     low, high = np.percentile(equalised[body], [0.5, 99.9])
     low -= 0.15 * (high - low)
     return np.clip((equalised - low) / max(float(high - low), 1e-9), 0.0, 1.0)

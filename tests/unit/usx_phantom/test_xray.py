@@ -139,6 +139,12 @@ def test_grey_scales_mirror_each_other() -> None:
     assert np.ptp(display(density, 1.0)) == pytest.approx(1.0, abs=0.05)
 
 
+@pytest.mark.parametrize("density", [np.zeros((20, 20)), np.full((20, 20), -3.0), np.eye(20)])
+def test_a_radiograph_of_nothing_has_grey_values_too(density: np.ndarray) -> None:
+    grey = display(density, 1.0)
+    assert np.isfinite(grey).all() and grey.min() >= 0.0 and grey.max() <= 1.0
+
+
 def test_wide_smoothing_is_near_the_gaussian_it_stands_for() -> None:
     rows, columns = np.mgrid[:203, :151]
     image = np.sin(rows / 31.0) + np.cos(columns / 23.0) + np.random.default_rng(0).normal(size=rows.shape)
