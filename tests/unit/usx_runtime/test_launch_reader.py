@@ -252,6 +252,7 @@ def test_a_parameter_file_with_substitutions(tmp_path: Path) -> None:
         ('<node pkg="toy" exec="talker" if="1" unless="0"/>', "both 'if' and 'unless'"),
         ('<node pkg="toy" exec="talker" on_exit="explode"/>', "on_exit='explode'"),
         ('<node pkg="toy" exec="talker" respawn="true" respawn_delay="soon"/>', "respawn_delay='soon'"),
+        ('<node pkg="toy" exec="talker" respawn="true" respawn_delay="-1"/>', "respawn_delay='-1': must be 0 or more"),
         ('<node pkg="toy" exec="talker"><param name="p" value="x" type="int"/></node>', "value='x' is no int"),
         ('<node pkg="toy" exec="talker"><param name="p" value="x" type="odd"/></node>', "type='odd'"),
         ('<node pkg="toy" exec="talker"><param name="p"/></node>', "attribute 'value' is missing"),

@@ -195,7 +195,9 @@ class _Reader:
         try:
             delay = float(taken.get("respawn_delay", "0"))
         except ValueError:
-            raise UserError(f"respawn_delay='{taken['respawn_delay']}': must be a number of seconds") from None
+            delay = -1.0
+        if not delay >= 0:
+            raise UserError(f"respawn_delay='{taken['respawn_delay']}': must be 0 or more seconds")
         prefix = shlex.split(taken.get("launch-prefix", ""))
         self.processes.append(
             Process(
