@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from usx_phantom.sweep import PATTERNS, SweepSettings
 DESCRIPTION = """Make a digital lumbar spine and everything that would be recorded of it in an operating room: a robot's
 ultrasound sweep (rosbag2), a lateral X-ray (DICOM), a CBCT (DICOM series), the parameters that an operator knows
 (params.yaml), and the truth for comparison. The same options and seed give the same folder. Not for medical use."""
+# Raised whenever sampled spines change, so that folders made before are not taken for the same.
+GENERATOR = 3
 EXAMPLES = """examples:
   make_phantom --out out/phantom                          a sampled spine, seed 0, a sweep of 11 s
   make_phantom --seed 7 --out p7 --frames 60 --duration 6 a short acquisition of another person
@@ -72,7 +75,7 @@ def settings_of(options: argparse.Namespace) -> AcquisitionSettings:
 def source_of(options: argparse.Namespace) -> dict[str, Any]:
     """What the bones are made of, with a fingerprint of the files where they are real."""
     if options.meshes is None:
-        return {"kind": "parametric", "seed": options.seed}
+        return {"kind": "parametric", "seed": options.seed, "generator": GENERATOR}
     digest = hashlib.sha256()
     if options.meshes.is_dir():
         for path in sorted(options.meshes.iterdir()):
@@ -131,6 +134,8 @@ def _bones(options: argparse.Namespace) -> dict[str, Mesh]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status: 0 made or reused, 2 bad input (one line on stderr)."""
     options = parser().parse_args(arguments)
+    # numba tries TBB first and says so where it is too old; it then takes OpenMP, which is as good here.
+    warnings.filterwarnings("ignore", message="The TBB threading layer")
     try:
         make(options, Console())
     except (UsxError, OSError) as error:

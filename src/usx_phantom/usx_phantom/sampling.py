@@ -107,7 +107,7 @@ def sample_vertebra(level: str, subject: Subject, rng: np.random.Generator, ampl
     _resize_posterior(mean, parts, canal, draw, (posterior, depth, height))
     _turn_processes(parts, draw)
     parts[:, 6:10] *= np.exp(amplitude * SPREADS["radius"] * rng.normal(size=(len(parts), 4)))
-    joint = amplitude * SPREADS["jitter"] * rng.normal(size=(len(parts), 6))
+    joint = _jitter(parts, rng, amplitude * SPREADS["jitter"])
     joint[len(PAIRED_PARTS):, [0, 3]] = 0.0
     parts[:, :6] += joint
     left, right = _asymmetric(parts, rng, amplitude)
@@ -173,11 +173,19 @@ def _turn_processes(parts: np.ndarray, draw: _Draw) -> None:
     parts[np.ix_(_SPINOUS, [7, 9])] *= draw.factor("spinous_thickness")
 
 
+def _jitter(parts: np.ndarray, rng: np.random.Generator, sd: float) -> np.ndarray:
+    """Shifts (P, 6) of both ends of each part: together by `sd` mm, apart by so little that the part hardly turns."""
+    length = np.linalg.norm(parts[:, 3:6] - parts[:, 0:3], axis=1, keepdims=True)
+    together = sd * rng.normal(size=(len(parts), 3))
+    apart = np.minimum(0.7 * sd, 0.08 * sd * length) * rng.normal(size=(len(parts), 3))
+    return np.concatenate([together - apart, together + apart], axis=1)
+
+
 def _asymmetric(parts: np.ndarray, rng: np.random.Generator, amplitude: float) -> tuple[np.ndarray, np.ndarray]:
     sides = []
     for _ in range(2):
         side = parts.copy()
-        side[:, :6] += amplitude * SPREADS["asymmetry"] / np.sqrt(2.0) * rng.normal(size=(len(parts), 6))
+        side[:, :6] += _jitter(parts, rng, amplitude * SPREADS["asymmetry"] / np.sqrt(2.0))
         for rows in (_TRANSVERSE, _SUPERIOR, _INFERIOR):
             angles = amplitude * SPREADS["asymmetry_angle"] / np.sqrt(2.0) * rng.normal(size=3)
             stretch = np.exp(amplitude * SPREADS["asymmetry_length"] / np.sqrt(2.0) * rng.normal())

@@ -18,7 +18,7 @@ from usx_phantom.vertebra import Solid, VertebraShape, mean_vertebra
 # Smallest space between bones of neighbouring levels (cartilage of a facet joint).
 JOINT_GAP = 1.6
 # Bones that would run deeper into each other are drawn anew (mm); shallower ones give way at the joint.
-CLASH_LIMIT = 3.0
+CLASH_LIMIT = 2.0
 
 
 @dataclass(frozen=True)
@@ -69,9 +69,9 @@ def sample_spine(seed: int, settings: SpineSettings | None = None, spacing: floa
 
 def _draw(settings: SpineSettings, rng: np.random.Generator
           ) -> tuple[dict[str, VertebraShape], dict[str, np.ndarray]]:
-    """Shapes and poses of a person whose bones hardly touch; the best of a dozen where none is good."""
+    """Shapes and poses of a person whose bones hardly touch; the best of 24 where none is good."""
     best, least = None, np.inf
-    for _ in range(12):
+    for _ in range(24):
         subject = sample_subject(rng)
         shapes = {level: sample_vertebra(level, subject, rng, settings.amplitude) for level in LEVELS}
         poses = _stack(shapes, settings, rng)
