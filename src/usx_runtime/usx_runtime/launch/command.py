@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import shutil
 import signal
 import sys
@@ -73,9 +74,10 @@ def _find(package: str, words: list[str]) -> tuple[Path, dict[str, str]]:
         share = get_package_share_path(package)
     except (PackageNotFoundError, ValueError) as error:
         raise UserError(str(error)) from None
-    found = sorted(share.rglob(names[0]))
+    files = [Path(folder, file) for folder, _, inside in os.walk(share, followlinks=True) for file in inside]
+    found = sorted(file for file in files if file.name == names[0])
     if not found:
-        known = ", ".join(sorted(path.name for path in share.rglob("*.launch.xml"))) or "none"
+        known = ", ".join(sorted(file.name for file in files if file.name.endswith(".launch.xml"))) or "none"
         raise UserError(f"package '{package}' has no launch file '{names[0]}' (in {share}); it has: {known}")
     if len(found) > 1:
         raise UserError(f"'{names[0]}' is ambiguous in '{package}': {', '.join(map(str, found))}")
