@@ -19,7 +19,7 @@ from usx_common import transforms
 from usx_common.clouds import voxel_downsample
 from usx_common.levels import UNKNOWN_LABEL
 from usx_registration.bodies import Body
-from usx_registration.posterior_template import place_template
+from usx_registration.posterior_template import place_neighbours, place_template
 from usx_registration.rigid import align, spread, truncated_cost
 from usx_registration.smoothing import smooth_along_surface
 from usx_registration.surfaces import make_surface, point_normals
@@ -33,7 +33,8 @@ class SplitSettings:
     each; ``rigid_steps``: iterations with a similarity before affine and smooth changes; ``affinity``: stiffness
     against affine change (0 = free); ``smooth``: mm, width of the smooth change; ``bend``: mm that a normal at right
     angles counts; ``reach``: mm from the fitted surface beyond which a point belongs to no level;
-    ``joint_scales``: mm, fit of the whole column first; ``lateral_search``: mm to either side."""
+    ``joint_scales``: mm, fit of the whole column first; ``lateral_search``: mm to either side;
+    ``reluctance``: mm by which a neighbour that the X-ray does not show must be nearer."""
 
     voxel: float = 2.2
     scales: tuple[float, ...] = (4.0, 4.0, 3.0, 3.0, 2.0, 2.0, 1.5, 1.2, 1.0, 1.0)
@@ -44,6 +45,7 @@ class SplitSettings:
     reach: float = 15.0
     joint_scales: tuple[float, ...] = (10.0, 8.0, 8.0, 6.0, 6.0, 5.0, 5.0)
     lateral_search: float = 30.0
+    reluctance: float = 2.0
 
 
 @dataclass(frozen=True)
@@ -68,28 +70,35 @@ def split_levels(points: Array, bodies: dict[int, Body],
         return Split(np.zeros(len(points), np.uint8), {}, float("nan"), np.eye(4))
     thin = voxel_downsample(points, settings.voxel)
     normals = point_normals(thin, [0.0, 1.0, 0.0])
-    surfaces = place_template(bodies)
-    shift = fit_column(thin, surfaces, settings)
-    surfaces = {label: transforms.apply(shift, surface) for label, surface in surfaces.items()}
-    levels = np.array(list(surfaces), dtype=np.uint8)
+    placed = place_template(bodies)
+    shift = fit_column(thin, placed, settings)
+    # neighbours outside the X-ray are classes of their own, numbered below 0
+    placed |= {-1 - i: surface for i, surface in enumerate(place_neighbours(bodies))}
+    surfaces = {label: transforms.apply(shift, surface) for label, surface in placed.items()}
+    costs = _fit_surfaces((thin, normals), surfaces, settings)
+    belief = smooth_along_surface(thin, normals, _soft_share(costs, settings.scales[-1]))
+    numbers = np.array([max(label, UNKNOWN_LABEL) for label in surfaces], dtype=np.uint8)
+    labels = _spread_labels(points, thin, belief, costs, numbers, settings)
+    known = {label: surface for label, surface in surfaces.items() if label > UNKNOWN_LABEL}
+    return Split(labels, known, float(np.median(np.sqrt(costs.min(axis=1)))), shift)
+
+
+def _fit_surfaces(bone: tuple[Array, Array], surfaces: dict[int, Array], settings: SplitSettings) -> Array:
+    """Fit each level's surface to its share of the bone (points and normals, (N, 3) each), in place; neighbours stay
+    where they are. Returns the final costs (N, L)."""
     # taken once: the fit turns a level by a few degrees at most, and normals only break ties between levels
     own_normals = [point_normals(surface, [0.0, 1.0, 0.0]) for surface in surfaces.values()]
     for step, scale in enumerate(settings.scales):
-        costs, partners = _costs((thin, normals), surfaces, own_normals, settings)
+        costs, partners = _costs(bone, surfaces, own_normals, settings)
         share = _soft_share(costs, scale)
-        for column, label in enumerate(levels):
+        fit = _fit_similarity if step < settings.rigid_steps else _fit_smoothly
+        for column, label in enumerate(surfaces):
             weights = share[:, column] * np.exp(-costs[:, column] / (8.0 * scale**2))
             chosen = weights > 0.05
-            if chosen.sum() < 30:
-                continue
-            partners_here = partners[chosen, column]
-            fit = _fit_similarity if step < settings.rigid_steps else _fit_smoothly
-            surfaces[label] = fit(surfaces[label], partners_here, thin[chosen], weights[chosen], settings)
-    costs, _ = _costs((thin, normals), surfaces, own_normals, settings)
-    belief = smooth_along_surface(thin, normals, _soft_share(costs, settings.scales[-1]))
-    labels = _spread_labels(points, thin, belief, costs, levels, settings)
-    near = np.sqrt(costs.min(axis=1))
-    return Split(labels, surfaces, float(np.median(near)), shift)
+            if label > UNKNOWN_LABEL and chosen.sum() >= 30:
+                surfaces[label] = fit(surfaces[label], partners[chosen, column], bone[0][chosen], weights[chosen],
+                                      settings)
+    return _costs(bone, surfaces, own_normals, settings)[0]
 
 
 def fit_column(points: Array, surfaces: dict[int, Array], settings: SplitSettings) -> Array:
@@ -121,6 +130,7 @@ def _costs(bone: tuple[Array, Array], surfaces: dict[int, Array], own_normals: l
         bend = 1.0 - np.abs(np.einsum("ni,ni->n", normals, own[index]))
         costs[:, column] = distance**2 + 2.0 * settings.bend**2 * bend
         partners[:, column] = index
+    costs[:, np.array(list(surfaces)) < UNKNOWN_LABEL] += settings.reluctance**2
     return costs, partners
 
 
@@ -148,7 +158,7 @@ def _fit_smoothly(surface: Array, partners: NDArray, goal: Array, weights: Array
     change = np.linalg.solve(normal, design.T @ (weights[:, None] * (goal - source)))
     moved = moved + np.column_stack([moved - centre, np.ones(len(moved))]) @ change
     source = moved[partners]
-    distance, index = cKDTree(source).query(moved, k=min(60, len(source)))
+    distance, index = cKDTree(source).query(moved, k=min(24, len(source)))
     kernel = np.exp(-0.5 * (distance / settings.smooth) ** 2) * weights[index]
     residual = (goal - source)[index]
     return moved + np.einsum("nk,nkd->nd", kernel, residual) / (kernel.sum(axis=1, keepdims=True) + 1.0)

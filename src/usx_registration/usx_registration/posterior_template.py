@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 
@@ -61,3 +61,20 @@ def place_template(bodies: dict[int, Body]) -> dict[int, Array]:
     template = load_template()
     return {label: transforms.apply(body.body_to_spine, relative_size(template[label], body) * template[label].points)
             for label, body in bodies.items()}
+
+
+def place_neighbours(bodies: dict[int, Body]) -> list[Array]:
+    """Template points (N, 3) mm of the vertebrae that must follow above and below those seen in the X-ray.
+
+    They take up the ultrasound points of the neighbours, which would otherwise go to the outermost levels. Each is
+    its neighbour's own template, a disc and a body further on. A lone body has no neighbours: the spacing is not known.
+    """
+    ends = [(min(bodies), 1.0), (max(bodies), -1.0)] if len(bodies) > 1 else []
+    placed = []
+    for label, direction in ends:
+        body = bodies[label]
+        step = transforms.make_transform(np.eye(3), [0.0, 0.0, direction * body.spacing])
+        moved = replace(body, body_to_spine=body.body_to_spine @ step)
+        template = load_template()[label]
+        placed.append(transforms.apply(moved.body_to_spine, relative_size(template, body) * template.points))
+    return placed

@@ -15,7 +15,7 @@ from usx_common import transforms
 from usx_common.clouds import principal_axes
 from usx_common.errors import UsxError
 from usx_common.levels import level_of_label
-from usx_registration.bodies import measure_bodies
+from usx_registration.bodies import BadBodies, measure_bodies
 from usx_registration.cbct_stage import CbctSettings, CbctStage
 from usx_registration.gate import CoverageLimits, Verdict, check_coverage
 from usx_registration.joint_cloud import JointCloud, join
@@ -27,6 +27,7 @@ Array = NDArray[np.float64]
 Edges = dict[tuple[str, str], Array]  # (parent, child) -> child_to_parent (4, 4), mm
 
 SHRUNK = 0.5
+AXES_WARNING_DEG = 25.0
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,7 @@ class Session:
         self.settings = settings
         self._cbct = CbctStage(settings.cbct)
         self._spine_to_volume: Array | None = None
+        self._axes_off = 0.0
         self._last_stamp = -1
         self._most_points = 0
 
@@ -105,11 +107,14 @@ class Session:
         if not state.verdict.passed:
             return Outcome(inputs.stamp, state.verdict)
         if self._spine_to_volume is None:
-            axes = axes_in_volume(self.settings.axes, inputs.world_to_volume, state.cbct_to_volume)
+            axes, self._axes_off = axes_in_volume(self.settings.axes, inputs.world_to_volume, state.cbct_to_volume)
             self._spine_to_volume = spine_to_volume(inputs.bone, axes)
         frame = self._spine_to_volume
         bone = transforms.apply(transforms.invert(frame), inputs.bone)
         numbers, notes = {**coverage.numbers, **state.verdict.numbers}, list(state.notes)
+        if self._axes_off > AXES_WARNING_DEG:
+            notes.append(f"the patient axes differ by {self._axes_off:.0f} degrees from those of the CBCT; check "
+                         "patient_cranial_axis, patient_posterior_axis and cbct_to_world")
         edges = {("us_volume", "spine"): frame}
         if state.cbct_to_volume is not None:
             edges["us_volume", "cbct"] = state.cbct_to_volume
@@ -136,15 +141,19 @@ class Session:
     def _joint(self, inputs: Inputs, bone: Array, pose: XrayPose, edges: Edges,
                numbers: dict[str, float]) -> tuple[JointCloud, list[str]]:
         """The joint cloud; adds the X-ray's and the vertebrae's transforms to ``edges``."""
+        alone = join(bone, np.zeros(len(bone), np.uint8))
         if pose.xray_to_spine is None or inputs.bodies is None or inputs.labels is None:
-            return join(bone, np.zeros(len(bone), np.uint8)), []
-        frame = edges["us_volume", "spine"]
+            return alone, []
+        try:
+            joined = join_with_xray(bone, inputs.bodies, inputs.labels, pose, (edges, numbers), self.settings)
+        except BadBodies as error:
+            return alone, [f"X-ray left out: {error}"]
         if pose.by_device:
             assert self.settings.cbct.xray_to_cbct is not None
             edges["cbct", "xray"] = self.settings.cbct.xray_to_cbct
         else:
-            edges["us_volume", "xray"] = frame @ pose.xray_to_spine
-        return join_with_xray(bone, inputs.bodies, inputs.labels, pose, (edges, numbers), self.settings)
+            edges["us_volume", "xray"] = edges["us_volume", "spine"] @ pose.xray_to_spine
+        return joined
 
 
 def join_with_xray(bone: Array, xray_points: Array, labels: NDArray, pose: XrayPose,

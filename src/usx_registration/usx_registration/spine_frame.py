@@ -53,22 +53,33 @@ def patient_axes(cranial: Array, posterior: Array) -> PatientAxes:
 
 
 def axes_in_volume(configured: PatientAxes | None, world_to_volume: Array | None,
-                   cbct_to_volume: Array | None) -> PatientAxes:
-    """Patient axes in us_volume: those configured in world; else those of the registered CBCT, whose frame is LPS.
+                   cbct_to_volume: Array | None) -> tuple[PatientAxes, float]:
+    """Patient axes in us_volume, and the angle in degrees between the two sources where both are known (else 0).
 
+    Those of the CBCT come first, whose frame is LPS: the configured ones say how the patient was meant to lie.
     Never guessed from the shape of the cloud: a mirrored or upside-down answer would look right. Raises NoPatientAxes
     when there is neither.
     """
+    meant = None
     if configured is not None and world_to_volume is not None:
-        return configured.rotated(world_to_volume)
+        meant = configured.rotated(world_to_volume)
     if cbct_to_volume is not None:
         rotation = cbct_to_volume[:3, :3]
-        return patient_axes(rotation @ [0.0, 0.0, 1.0], rotation @ [0.0, 1.0, 0.0])
+        axes = patient_axes(rotation @ [0.0, 0.0, 1.0], rotation @ [0.0, 1.0, 0.0])
+        return axes, 0.0 if meant is None else angle_between(axes, meant)
+    if meant is not None:
+        return meant, 0.0
     if configured is not None:
         raise NoPatientAxes("the transform from world to us_volume is not known yet, so the patient axes cannot "
                             "be used")
     raise NoPatientAxes("patient_cranial_axis and patient_posterior_axis are not set and no CBCT is registered: the "
                         "spine frame has no directions; set both parameters (unit vectors in world)")
+
+
+def angle_between(first: PatientAxes, second: PatientAxes) -> float:
+    """Angle in degrees of the rotation from one set of axes to the other."""
+    turn = first.lps_to_frame.T @ second.lps_to_frame
+    return float(np.degrees(np.arccos(np.clip((np.trace(turn) - 1.0) / 2.0, -1.0, 1.0))))
 
 
 def spine_to_volume(points: Array, axes: PatientAxes) -> Array:
