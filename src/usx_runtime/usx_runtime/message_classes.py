@@ -24,6 +24,7 @@ from usx_runtime.cdr import PRIMITIVES, Field
 
 # The field defaults of the Jazzy interface packages that are not zero; rosbags' definitions carry none.
 DEFAULTS = {"geometry_msgs/msg/Quaternion": {"w": "1.0"}}
+EMPTY = "structure_needs_at_least_one_member"  # what rosidl puts into a message without fields
 FLOAT32_MAX = 3.402823466e38
 
 
@@ -50,10 +51,11 @@ class Message:
     @classmethod
     def get_fields_and_field_types(cls) -> dict[str, str]:
         """Field names and their types as text, like rosidl's."""
-        return {field.name: field_text(field) for field in cls.__fields__}
+        return {field.name: field_text(field) for field in cls.__fields__ if field.name != EMPTY}
 
     def __repr__(self) -> str:
-        values = ", ".join(f"{field.name}={_shown(getattr(self, field.name))}" for field in self.__fields__)
+        values = ", ".join(f"{field.name}={_shown(getattr(self, field.name))}" for field in self.__fields__
+                           if field.name != EMPTY)
         return f"{self.__msgtype__.replace('/', '.')}({values})"
 
     def __eq__(self, other: object) -> bool:

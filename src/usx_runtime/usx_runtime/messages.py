@@ -15,7 +15,6 @@ from usx_runtime.cdr import HEADER, Field, MalformedMessage
 from usx_runtime.message_classes import Message, build_class
 
 INTERFACES = Path(__file__).parent / "interfaces"
-EMPTY = "structure_needs_at_least_one_member"
 _LOCK = threading.RLock()
 _CONTAINERS = {3: "array", 4: "sequence"}
 

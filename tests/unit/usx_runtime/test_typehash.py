@@ -11,6 +11,8 @@ from usx_runtime.dds.typehash import type_hash
 @pytest.mark.parametrize(("type_name", "start"), [
     ("rmw_dds_common/msg/ParticipantEntitiesInfo", "91a0593b"),
     ("example_interfaces/srv/AddTwoInts", "e118de6b"),
+    ("std_msgs/msg/String", "df668c740482bbd48fb39d76a70dfd4bd59db1288021743503259e948f6b1a18"),
+    ("geometry_msgs/msg/Twist", "9c45bf16fe0983d80e3cfe750d6835843d265a9a6c46bd2e609fcddde6fb8d2a"),
 ])
 def test_published_values(type_name: str, start: str) -> None:
     assert type_hash(type_name).startswith(f"RIHS01_{start}")

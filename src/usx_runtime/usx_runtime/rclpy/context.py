@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from usx_runtime.rclpy import arguments, logging
-from usx_runtime.rclpy.exceptions import NotInitializedException
+from usx_runtime.rclpy.exceptions import ContextEnded, NotInitializedException
 
 _ALL: weakref.WeakSet[Context] = weakref.WeakSet()
 
@@ -68,7 +68,7 @@ class Context:
         with self._lock:
             if self._participant is None:
                 if not self._running:
-                    raise NotInitializedException()
+                    raise (ContextEnded if self.ended else NotInitializedException)()
                 self._participant = Participant(self._domain_id)
             return self._participant
 

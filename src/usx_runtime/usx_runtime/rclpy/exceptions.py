@@ -10,6 +10,17 @@ class NotInitializedException(Exception):
         super().__init__("rclpy.init() has not been called", *args)
 
 
+class ExternalShutdownException(Exception):
+    """The context was shut down while the executor waited."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__("rclpy.shutdown() has been called", *args)
+
+
+class ContextEnded(NotInitializedException, ExternalShutdownException):
+    """A signal came before the node: who handles ExternalShutdownException around spin() handles this too."""
+
+
 class NoTypeSupportImportedException(Exception):
     pass
 

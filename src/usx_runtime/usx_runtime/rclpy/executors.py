@@ -14,9 +14,12 @@ from typing import Any
 
 from usx_runtime.duration import SECOND
 from usx_runtime.rclpy.clock_type import ClockType
-from usx_runtime.rclpy.exceptions import NotInitializedException
+from usx_runtime.rclpy.exceptions import ExternalShutdownException, NotInitializedException
 from usx_runtime.rclpy.task import Future
 from usx_runtime.rclpy.utilities import get_default_context
+
+__all__ = ["Executor", "ExternalShutdownException", "MultiThreadedExecutor", "ShutdownException",
+           "SingleThreadedExecutor", "TimeoutException"]
 
 # Python runs signal handlers between two instructions of the main thread; a wait must not last longer than this.
 SIGNAL_PERIOD_S = 0.1
@@ -29,13 +32,6 @@ class TimeoutException(Exception):
 
 class ShutdownException(Exception):
     """The executor was shut down."""
-
-
-class ExternalShutdownException(Exception):
-    """The context was shut down while the executor waited."""
-
-    def __init__(self, *args: Any) -> None:
-        super().__init__("rclpy.shutdown() has been called", *args)
 
 
 class Executor:

@@ -108,11 +108,11 @@ class RcutilsLogger:
         if unknown:
             raise TypeError(f"unknown logging arguments {sorted(unknown)}")
         severity = LoggingSeverity(severity)
+        if not self.is_enabled_for(severity):
+            return False
         caller: Any = inspect.currentframe()
         while caller.f_back is not None and caller.f_code.co_filename == __file__:
             caller = caller.f_back
-        if not self.is_enabled_for(severity):
-            return False
         if kwargs and not self._passes((caller.f_code.co_filename, caller.f_lineno), kwargs):
             return False
         _write(name or self.name, severity, str(message), caller)

@@ -12,8 +12,7 @@ from usx_runtime.rclpy import arguments, names
 from usx_runtime.rclpy.callback_groups import CallbackGroup, MutuallyExclusiveCallbackGroup
 from usx_runtime.rclpy.client import Client
 from usx_runtime.rclpy.clock import Clock, ROSClock
-from usx_runtime.rclpy.exceptions import InvalidParameterException, NotInitializedException
-from usx_runtime.rclpy.executors import ExternalShutdownException
+from usx_runtime.rclpy.exceptions import ContextEnded, InvalidParameterException, NotInitializedException
 from usx_runtime.rclpy.guard_condition import GuardCondition
 from usx_runtime.rclpy.logging import RcutilsLogger, get_logger
 from usx_runtime.rclpy.node_graph import NodeGraph
@@ -32,10 +31,6 @@ LACKING = {
     "get_subscriber_names_and_types_by_node", "get_service_names_and_types_by_node", "count_services", "count_clients",
     "get_servers_info_by_service", "get_clients_info_by_service",
 }
-
-
-class ContextEnded(NotInitializedException, ExternalShutdownException):
-    """A signal came before the node: who handles ExternalShutdownException around spin() handles this too."""
 
 
 def _absent(**options: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
 from collections.abc import Callable, Sequence
@@ -104,6 +105,7 @@ class NodeParameters:
             raise InvalidParameterException(name)
         if name in self._descriptors:
             raise ParameterAlreadyDeclaredException([name])
+        descriptor = copy.copy(descriptor)
         parameter, descriptor.name = self._first_value(name, default, descriptor), name
         if not ignore_override and name in self._parameter_overrides:
             parameter = self._parameter_overrides[name]
@@ -137,9 +139,6 @@ class NodeParameters:
             return Parameter(name)
         if descriptor.dynamic_typing:
             return Parameter(name, value=default)
-        if Parameter.Type.from_parameter_value(default) is Parameter.Type.BYTE_ARRAY and len(default) == 0:
-            override = self._parameter_overrides.get(name)  # an empty list has no type; the override's decides
-            return Parameter(name, override.type_ if override and override.type_.value > 4 else None, default)
         parameter = Parameter(name, value=default)
         descriptor.type = parameter.type_.value
         return parameter
