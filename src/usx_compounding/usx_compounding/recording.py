@@ -17,7 +17,7 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
 from usx_common.errors import UsxError
-from usx_common.transforms import Matrix, to_quaternion
+from usx_common.transforms import Matrix, nearest_rigid, to_quaternion
 from usx_compounding.mask import MaskSettings, make_mask, run_corners, to_runs
 from usx_compounding.sequence import Sequence
 from usx_compounding.sequence_poses import PlacedFrames, TransformNames, place_frames, stamp_nanoseconds
@@ -111,7 +111,8 @@ def _write_bag(folder: Path, sequence: Sequence, placed: PlacedFrames, stamps: l
         for number in np.argsort(stamps, kind="stable").tolist():
             stamp = stamps[number]
             if number in poses:
-                writer.write(transforms, stamp, transform_message(poses[number], "world", "us_probe", stamp))
+                pose = nearest_rigid(poses[number])  # a TF can carry no other
+                writer.write(transforms, stamp, transform_message(pose, "world", "us_probe", stamp))
             if sequence.image_ok(number):
                 writer.write(images, stamp, image_message(sequence.images[number], stamp, "us_image"))
                 frames += 1
@@ -142,7 +143,7 @@ def _parameters(sequence: Sequence, placed: PlacedFrames, settings: RecordingSet
     if settings.mask.fan is not None:
         fan = settings.mask.fan
         values["mask_fan"] = [float(getattr(fan, name)) for name in fan.__dataclass_fields__]
-    return {"/**/compounding_node": {"ros__parameters": values}}
+    return {"/**": {"ros__parameters": values}}  # the only wildcard that rclpy applies
 
 
 def _description(written: Written, sequence: Sequence, settings: RecordingSettings, source: str) -> dict[str, Any]:

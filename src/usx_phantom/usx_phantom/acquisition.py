@@ -142,22 +142,22 @@ def jittered_clicks(radiograph: xray.Radiograph, centres: dict[str, np.ndarray],
 
 
 def parameters(device: np.ndarray, radiograph: xray.Radiograph, clicks: np.ndarray) -> dict[str, Any]:
-    """ROS parameters of what an operator knows, by node."""
+    """ROS parameters of what an operator knows: one list under /**, the only wildcard that rclpy applies."""
     probe = ProbeGeometry()
-    nodes = {
-        "compounding_node": {
-            "image_to_probe": _numbers(probe.image_to_probe), "pose_source": "tf",
-            "world_frame": FRAMES["world"], "probe_frame": FRAMES["probe"], "image_frame": FRAMES["image"],
-            "mask_kind": "fan", "mask_fan": [float(v) for v in probe.mask_fan]},
-        "xray_node": {
-            "seed_labels": [label_of_level(level) for level in LEVELS],
-            "seed_columns": [float(v) for v in clicks[:, 0]], "seed_rows": [float(v) for v in clicks[:, 1]]},
-        "registration_node": {
-            "xray_placement": "device", "cbct_to_world": _numbers(device),
-            "xray_to_cbct": _numbers(radiograph.xray_to_cbct),
-            "patient_cranial_axis": list(NOMINAL_CRANIAL), "patient_posterior_axis": list(NOMINAL_POSTERIOR)},
+    values = {
+        # compounding_node
+        "image_to_probe": _numbers(probe.image_to_probe), "pose_source": "tf",
+        "world_frame": FRAMES["world"], "probe_frame": FRAMES["probe"], "image_frame": FRAMES["image"],
+        "mask_kind": "fan", "mask_fan": [float(v) for v in probe.mask_fan],
+        # xray_node
+        "seed_labels": [label_of_level(level) for level in LEVELS],
+        "seed_columns": [float(v) for v in clicks[:, 0]], "seed_rows": [float(v) for v in clicks[:, 1]],
+        # registration_node
+        "xray_placement": "device", "cbct_to_world": _numbers(device),
+        "xray_to_cbct": _numbers(radiograph.xray_to_cbct),
+        "patient_cranial_axis": list(NOMINAL_CRANIAL), "patient_posterior_axis": list(NOMINAL_POSTERIOR),
     }
-    return {f"/**/{node}": {"ros__parameters": values} for node, values in nodes.items()}
+    return {"/**": {"ros__parameters": values}}
 
 
 def _write_bag(scene: Scene, folder: Path, settings: AcquisitionSettings,
