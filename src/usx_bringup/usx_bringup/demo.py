@@ -110,6 +110,11 @@ def record(demo: Demo, recording: Recording, console: Console) -> int:
     return process.wait()
 
 
+def log_errors(log: Path, most: int = 6) -> list[str]:
+    """The lines of a launch log in which a program says why it gave up."""
+    return [line for line in log.read_text(errors="replace").splitlines() if "error: " in line][:most]
+
+
 def run(demo: Demo, console: Console) -> int:
     """Replay, record, report; 0 when every level was completed."""
     recording = read_recording(demo.acquisition / "bag")
@@ -124,6 +129,8 @@ def run(demo: Demo, console: Console) -> int:
             console.print(summary)
             console.print(f"report: {demo.out / 'report.md'} ({time.monotonic() - started:.0f} s)")
         else:
+            for line in log_errors(demo.out / "launch.log"):
+                console.print(line, style="red", highlight=False, markup=False)
             console.print(f"the nodes' own words are in {demo.out / 'launch.log'}")
         if demo.view and code == 0:
             console.print(f"the view stays open at http://localhost:{demo.port}; Ctrl-C ends it")

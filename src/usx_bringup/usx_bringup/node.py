@@ -158,7 +158,7 @@ def when_ready() -> int:
         prog="when_ready", description=when_ready.__doc__,
         epilog="example: ros2 run usx_bringup when_ready --nodes compounding_node -- ros2 bag play ACQ/bag --clock")
     parser.add_argument("--nodes", nargs="+", required=True, help="names of the nodes to wait for")
-    parser.add_argument("--timeout", type=float, default=120.0, help="give up after so many seconds (default 120)")
+    parser.add_argument("--timeout", type=float, default=90.0, help="give up after so many seconds (default 90)")
     parser.add_argument("--settle", type=float, default=1.0, help="seconds for topics to be matched (default 1)")
     words = remove_ros_args(sys.argv)[1:]
     end = words.index("--") if "--" in words else len(words)
