@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 from spine_scene import SpineScene, phantom_scene, real_scene
+
 from usx_common import transforms
 from usx_registration.bodies import BadBodies, measure_bodies, measure_outlines
 from usx_registration.joint_cloud import join, to_mid_plane
@@ -232,7 +233,8 @@ def test_an_unknown_beam_is_refused() -> None:
 def test_joint_cloud_keeps_the_order_and_marks_the_sources() -> None:
     bone = np.arange(12.0).reshape(4, 3)
     film = np.array([[0.0, 0.0, 700.0], [10.0, 0.0, 700.0], [5.0, 5.0, 700.0]])
-    cloud = join(bone, np.array([0, 20, 20, 21]), film, np.array([20, 21, 99]), (xray_pose(True, 0.0), {20: 0.0, 21: 0.0}))
+    placed = (xray_pose(True, 0.0), {20: 0.0, 21: 0.0})
+    cloud = join(bone, np.array([0, 20, 20, 21]), film, np.array([20, 21, 99]), placed)
     assert np.array_equal(cloud.points[:4], bone)
     assert cloud.labels.tolist() == [0, 20, 20, 21, 20, 21]
     assert cloud.sources.tolist() == [0, 0, 0, 0, 1, 1]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 from spine_scene import SpineScene, as_ultrasound, phantom_scene, real_scene
+
 from usx_common import transforms
 from usx_common.clouds import voxel_downsample
 from usx_registration.rigid import RigidResult, RigidSettings, register, update
