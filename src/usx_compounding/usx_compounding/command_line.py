@@ -18,8 +18,6 @@ from usx_compounding.mask import Fan, MaskSettings
 from usx_compounding.sequence import Sequence
 from usx_compounding.sequence_poses import TransformNames
 
-NEIGHBOUR_PATTERN = "PlusDeviceSet_*.xml"
-
 
 def add_source_options(parser: argparse.ArgumentParser) -> None:
     """Options that say where a sequence's pixels lie."""
@@ -48,12 +46,7 @@ def calibration_of(options: argparse.Namespace, sequence: Sequence) -> Matrix:
         return read_calibration(options.calibration)
     if "ImageToProbe" in sequence.transform_names():
         return sequence.transform("ImageToProbe", 0).a_to_b
-    for text in (sequence.header.get("ImageToProbeTransform"),):
-        if text:
-            return parse_matrix([float(number) for number in text.split()], "ImageToProbeTransform")
-    near = sorted(options.sequence.parent.glob(NEIGHBOUR_PATTERN))
-    hint = f"; beside it lies {near[0].name}" if near else ""
-    raise BadCalibration(f"{options.sequence} holds no ImageToProbe transform: give --calibration or --image-to-probe{hint}")
+    raise BadCalibration(f"{options.sequence} holds no ImageToProbe transform: give --calibration or --image-to-probe")
 
 
 def mask_of(options: argparse.Namespace) -> MaskSettings:

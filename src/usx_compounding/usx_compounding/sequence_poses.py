@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from usx_common.errors import UsxError
-from usx_common.transforms import Matrix, invert, nearest_rigid
+from usx_common.transforms import Matrix, invert
 from usx_compounding.sequence import BadSequence, Sequence
 
 
@@ -22,7 +22,7 @@ class TransformNames:
 
 @dataclass(frozen=True)
 class PlacedFrames:
-    """Frames whose image and pose are good. ``numbers``: (n,) in the file; ``probe_to_world``: (n, 4, 4) rigid, mm.
+    """Frames whose image and pose are good. ``numbers``: (n,) in the file; ``probe_to_world``: (n, 4, 4) mm.
 
     ``rejected``: how many frames were left out, by reason.
     """
@@ -37,17 +37,17 @@ class PlacedFrames:
 
 
 def probe_pose(sequence: Sequence, frame: int, names: TransformNames) -> Matrix | None:
-    """(4, 4) rigid probe -> world, mm, of a frame, or None when the tracker did not vouch for it.
+    """(4, 4) probe -> world, mm, of a frame, or None when the tracker did not vouch for it.
 
-    world is the file's Reference: inv(ReferenceToTracker) @ ProbeToTracker. The numbers of a file have six digits, so the
-    product is off a rigid transform by 1e-6; the nearest rigid one is returned, because a TF can carry no other.
+    world is the file's Reference: inv(ReferenceToTracker) @ ProbeToTracker, exactly as the file's numbers give it. They have
+    six digits, so the product is off a rigid transform by 1e-6, and so is the pixel at the end of it by some 1e-4 mm.
     """
     probe = sequence.transform(names.probe, frame)
     pose, ok = probe.a_to_b, probe.ok
     if names.reference:
         reference = sequence.transform(names.reference, frame)
         pose, ok = invert(reference.a_to_b) @ pose, ok and reference.ok
-    return nearest_rigid(pose) if ok else None
+    return pose if ok else None
 
 
 def place_frames(sequence: Sequence, names: TransformNames | None = None) -> PlacedFrames:
