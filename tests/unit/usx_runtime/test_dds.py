@@ -82,6 +82,12 @@ def test_the_discovery_range_becomes_a_configuration(
     assert all(part in text for part in found) and not any(part in text for part in absent)
 
 
+@pytest.mark.parametrize(("domain", "last"), [(0, 99), (100, 99), (231, 99), (232, 62)])
+def test_every_domain_stays_within_the_ports(domain: int, last: int) -> None:
+    assert f"<MaxAutoParticipantIndex>{last}<" in config.cyclone_config({}, domain)
+    assert 7400 + 250 * domain + 11 + 2 * last <= 65535
+
+
 def test_the_users_configuration_comes_last() -> None:
     assert config.cyclone_config({"CYCLONEDDS_URI": "file:///my.xml"}).endswith(",file:///my.xml")
     with pytest.raises(DomainError, match="EVERYWHERE"):

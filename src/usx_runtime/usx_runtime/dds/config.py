@@ -43,7 +43,12 @@ def discovery_range(environment: Mapping[str, str] = os.environ) -> str:
     return word
 
 
-def cyclone_config(environment: Mapping[str, str] = os.environ) -> str:
+def participants(domain: int) -> int:
+    """How many processes of one host find each other in a domain: the last domains have fewer ports left."""
+    return min(MAX_PARTICIPANTS, (65535 - (7400 + 250 * domain + 11)) // 2 + 1)
+
+
+def cyclone_config(environment: Mapping[str, str] = os.environ, domain: int = 0) -> str:
     """Configuration of the Cyclone domain: ours, then what the user's CYCLONEDDS_URI adds or overrides."""
     word = discovery_range(environment)
     peers = [p for p in environment.get("ROS_STATIC_PEERS", "").split(";") if p.strip()]
@@ -60,7 +65,7 @@ def cyclone_config(environment: Mapping[str, str] = os.environ) -> str:
     if word in ("LOCALHOST", "OFF") or peers:
         discovery += (
             "<ParticipantIndex>auto</ParticipantIndex>"
-            f"<MaxAutoParticipantIndex>{MAX_PARTICIPANTS}</MaxAutoParticipantIndex>"
+            f"<MaxAutoParticipantIndex>{participants(domain) - 1}</MaxAutoParticipantIndex>"
         )
     if peers:
         listed = "".join(f"<Peer address={quoteattr(peer.strip())}/>" for peer in peers)

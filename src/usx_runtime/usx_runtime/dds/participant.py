@@ -173,7 +173,7 @@ class _Domains:
             domain, users = self._open.get(number, (None, 0))
             if domain is None:
                 try:
-                    domain = Domain(number, config.cyclone_config())
+                    domain = Domain(number, config.cyclone_config(domain=number))
                 except DDSException as error:
                     raise _refusal(number, error) from error
             self._open[number] = (domain, users + 1)
@@ -190,7 +190,7 @@ def _refusal(number: int, error: DDSException) -> config.DomainError:
     uri = os.environ.get("CYCLONEDDS_URI", "")
     faulty = f", or CYCLONEDDS_URI is faulty: {uri}" if uri else ""
     return config.DomainError(
-        f"cannot join DDS domain {number}: no free port (at most {config.MAX_PARTICIPANTS} processes share a domain;"
+        f"cannot join DDS domain {number}: no free port (at most {config.participants(number)} processes share a domain;"
         f" choose another ROS_DOMAIN_ID), or no network interface{faulty} ({error})")
 
 
