@@ -54,10 +54,10 @@ class FitSettings:
     """Standard deviations in mm and degrees. ``points_per_datum``: neighbouring points share their error."""
 
     ultrasound_sd: float = 0.9
-    points_per_datum: float = 3.0
-    xray_sd: float = 1.0
-    xray_shift_sd_mm: float = 2.0
-    xray_turn_sd_deg: float = 1.0
+    points_per_datum: float = 10.0
+    xray_sd: float = 1.5
+    xray_shift_sd_mm: float = 1.5
+    xray_turn_sd_deg: float = 0.7
     reach_mm: float = 15.0
     own_label_odds: float = 6.0
     largest_tilt_sd_deg: float = 9.0

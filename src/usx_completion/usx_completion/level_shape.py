@@ -25,7 +25,7 @@ class FlexibilitySettings:
     mode_scale: float = 1.1
     size_sd: float = 0.05
     size_correlation: float = 0.8
-    kernels: tuple[Kernel, ...] = (Kernel(30.0, 1.5), Kernel(14.0, 0.8))
+    kernels: tuple[Kernel, ...] = (Kernel(30.0, 2.2), Kernel(14.0, 1.1))
     rank: int = 100
 
 
