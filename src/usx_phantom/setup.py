@@ -16,7 +16,8 @@ setup(
         (f"share/{PACKAGE}", ["package.xml"]),
     ],
     python_requires=">=3.10",
-    install_requires=['numpy>=1.26', 'scipy>=1.11', 'numba>=0.59', 'SimpleITK>=2.3', 'pydicom>=3.0.2', 'rosbags>=0.11', 'rich>=13', 'matplotlib>=3.7'],
+    install_requires=["numpy>=1.26", "scipy>=1.11", "numba>=0.59", "SimpleITK>=2.3", "pydicom>=3.0.2", "rosbags>=0.11",
+                      "rich>=13", "matplotlib>=3.7", "PyYAML>=6"],
     zip_safe=False,
     entry_points={
         "console_scripts": [

@@ -7,17 +7,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
+
 from usx_common import transforms
 from usx_common.levels import LEVELS
 from usx_common.meshes import Mesh
-
 from usx_phantom.mesh_import import read_spine
 from usx_phantom.phantom_scene import build_scene
 from usx_phantom.scene import Scene
@@ -51,7 +48,7 @@ def draw(axes: Axes, meshes: list[Mesh], right: np.ndarray, up: np.ndarray) -> N
     shade = 0.12 + 0.85 * np.clip(normals[order] @ light, 0.0, 1.0)
     colours = np.clip(shade[:, None] * BONE, 0.0, 1.0)
     flat = np.stack([corners[order] @ right, corners[order] @ up], -1)
-    axes.add_collection(PolyCollection(flat, facecolors=colours, edgecolors=colours, linewidths=0.3))
+    axes.add_collection(PolyCollection(list(flat), facecolors=colours, edgecolors=colours, linewidths=0.3))
     axes.autoscale()
     axes.set_aspect("equal")
     axes.axis("off")
@@ -122,6 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--real", type=Path, nargs="*", default=[], metavar="DIR",
                         help="folders of real vertebrae L1..L5 (RAS, mm) to show beside sampled ones")
     options = parser.parse_args(arguments)
+    plt.switch_backend("Agg")
     options.out.mkdir(parents=True, exist_ok=True)
     vertebrae(options.out / "phantom_vertebrae.png")
     spines(options.out / "phantom_spines.png")

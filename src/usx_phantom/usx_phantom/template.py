@@ -119,7 +119,7 @@ def _onto_surface(field: Callable[[np.ndarray], np.ndarray], vertices: np.ndarra
     vertices = vertices.copy()
     rows = np.arange(len(vertices))
     for step in range(steps):
-        values = np.stack([field(vertices[rows] + h * corner) for corner in corners])
+        values = field((vertices[rows] + h * corners[:, None]).reshape(-1, 3)).reshape(4, -1)
         gradient = np.einsum("cn,ci->ni", values, corners) / (4.0 * h)
         value = values.mean(0)
         slope = np.maximum((gradient**2).sum(1), 0.25)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from usx_phantom.implicit_surface import BODY_NAMES, CANAL_NAMES, evaluate, evaluate_grid
+from usx_phantom.implicit_surface import BODY_NAMES, CANAL_NAMES, evaluate, evaluate_few, evaluate_grid
 
 # Left-sided parts: name -> direction that the first half axis should follow.
 PAIRED_PARTS = {
@@ -50,7 +50,8 @@ class Solid:
 
     def field(self, points: np.ndarray) -> np.ndarray:
         """Field (N,) mm, negative inside, at `points` (N, 3) in the vertebra's frame."""
-        return evaluate(np.ascontiguousarray(points, float), self.body, self.canal, self.cones, self.blend)
+        kernel = evaluate if len(points) > 2000 else evaluate_few
+        return kernel(np.ascontiguousarray(points, float), self.body, self.canal, self.cones, self.blend)
 
     def grid(self, origin: np.ndarray, spacing: float, size: tuple[int, int, int]) -> np.ndarray:
         """Field on a grid, shape `size` = (x, y, z)."""

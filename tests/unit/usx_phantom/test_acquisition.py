@@ -15,8 +15,9 @@ from usx_common.levels import LEVELS
 from usx_common.meshes import read_mesh
 from usx_common.transforms import parse_matrix, rotation_angle
 from usx_common.volumes import read_volume
-from usx_phantom import acquisition, robot
+from usx_phantom import acquisition, make_phantom, robot
 from usx_phantom.make_phantom import main
+from usx_phantom.spine import Spine
 
 STORE = get_typestore(Stores.ROS2_JAZZY)
 FRAMES = 24
@@ -231,7 +232,14 @@ def test_out_in_a_file_is_refused(tmp_path, capsys):
     assert "exists" in capsys.readouterr().err
 
 
-def test_nothing_half_made_is_left_when_it_fails(tmp_path, monkeypatch):
+@pytest.fixture
+def known_bones(folder, monkeypatch):
+    """The bones of the acquisition made before, instead of sampling them again."""
+    meshes = {level: read_mesh(folder / "truth" / f"{level}.ply") for level in LEVELS}
+    monkeypatch.setattr(make_phantom, "sample_spine", lambda seed: Spine(meshes, {}))
+
+
+def test_nothing_half_made_is_left_when_it_fails(tmp_path, monkeypatch, known_bones):
     def fail(*_):
         raise OSError(28, "No space left on device")
 
@@ -241,7 +249,7 @@ def test_nothing_half_made_is_left_when_it_fails(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_other_naming_scheme(tmp_path):
+def test_other_naming_scheme(tmp_path, known_bones):
     out = tmp_path / "humble"
     assert main(["--seed", "5", "--frames", "3", "--duration", "3", "--naming", "humble", "--no-cbct", "--quiet",
                  "--out", str(out)]) == 0

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 
 from usx_common.errors import UsxError
 from usx_common.levels import LEVELS
+from usx_common.meshes import Mesh
 from usx_phantom.implicit_surface import evaluate, evaluate_grid
 from usx_phantom.marching_cubes import case_table, iso_surface
 from usx_phantom.sampling import sample_subject, sample_vertebra
-from usx_phantom.shape_comparison import mean_surface_distance, similarity_fit
+from usx_phantom.shape_comparison import compare, main, mean_surface_distance, similarity_fit
 from usx_phantom.template import carried_mesh, shape_mesh, template_mesh
 from usx_phantom.vertebra import PAIRED_PARTS, PARTS, VertebraShape, mean_vertebra
 
@@ -161,3 +162,33 @@ def test_same_seed_same_bytes():
         mesh = shape_mesh(sample_vertebra("L1", sample_subject(rng), rng), 2.0)
         digests.add(hashlib.sha256(mesh.vertices.tobytes() + mesh.faces.tobytes()).hexdigest())
     assert len(digests) == 1
+
+
+@pytest.mark.real_data
+def test_mean_is_near_the_mean_of_87_patients(usx_data):
+    found = compare(usx_data / "shapes" / "clouthier_mean87")
+    assert list(found) == ["L2", "L3", "L4", "L5"]
+    assert max(found.values()) < 0.6
+
+
+@pytest.mark.real_data
+def test_real_people_are_as_far_from_the_mean_as_samples_are(usx_data):
+    """1.0 to 1.5 mm after a similarity fit for healthy people; L1 of verse004 is fractured."""
+    found = compare(usx_data / "shapes" / "verse008")
+    assert 0.6 < np.mean(list(found.values())) < 2.0
+
+
+def test_comparison_refuses_a_folder_without_meshes(tmp_path, capsys):
+    assert main(["--meshes", str(tmp_path)]) == 2
+    assert "none of L1.ply" in capsys.readouterr().err
+
+
+def test_surface_distance_of_shifted_balls():
+    """Two balls of radius 20 shifted by 1 mm: the mean distance is near 1/2 (|cos| over the sphere), by geometry."""
+    ball = trimesh.creation.icosphere(5, 20.0)
+    a = Mesh(np.asarray(ball.vertices), np.asarray(ball.faces))
+    b = Mesh(a.vertices + (1.0, 0.0, 0.0), a.faces)
+    assert mean_surface_distance(a, b) == pytest.approx(0.5, abs=0.03)
+    fit = similarity_fit(a, Mesh(1.1 * a.vertices + (3.0, 4.0, 5.0), a.faces))
+    assert np.cbrt(np.linalg.det(fit[:3, :3])) == pytest.approx(1.1, abs=0.01)
+    assert np.allclose(fit[:3, 3], (3, 4, 5), atol=0.1)
