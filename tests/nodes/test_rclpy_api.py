@@ -431,6 +431,25 @@ def test_a_guard_condition_of_another_thread_wakes_the_executor(node: Node) -> N
     thread.join()
 
 
+def test_what_is_due_of_a_removed_node_is_not_run(ros: None) -> None:
+    here, gone, calls = Node("here"), Node("gone"), []
+    for _ in range(3):
+        gone.create_timer(0.01, lambda: calls.append("gone"))
+    here.create_timer(0.01, lambda: calls.append("here"))
+    executor = SingleThreadedExecutor()
+    executor.add_node(gone)
+    time.sleep(0.05)
+    executor.spin_once(timeout_sec=1.0)
+    executor.remove_node(gone)
+    executor.add_node(here)
+    for _ in range(3):
+        executor.spin_once(timeout_sec=1.0)
+    executor.shutdown()
+    here.destroy_node()
+    gone.destroy_node()
+    assert calls == ["gone", "here", "here", "here"]
+
+
 def test_shutdown_from_another_thread_ends_spin(ros: None) -> None:
     from rclpy.executors import ExternalShutdownException
 

@@ -190,8 +190,8 @@ def _refusal(number: int, error: DDSException) -> config.DomainError:
     uri = os.environ.get("CYCLONEDDS_URI", "")
     faulty = f", or CYCLONEDDS_URI is faulty: {uri}" if uri else ""
     return config.DomainError(
-        f"cannot join DDS domain {number}: no free port (at most {config.participants(number)} processes share a domain;"
-        f" choose another ROS_DOMAIN_ID), or no network interface{faulty} ({error})")
+        f"cannot join DDS domain {number}: no free port (at most {config.participants(number)} processes share"
+        f" a domain; choose another ROS_DOMAIN_ID), or no network interface{faulty} ({error})")
 
 
 _DOMAINS = _Domains()

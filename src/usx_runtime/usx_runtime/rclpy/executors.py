@@ -146,6 +146,9 @@ class Executor:
 
     def _pick_listed(self) -> Callable[[], None] | None:
         for entity in list(self._ready):
+            if entity not in entity.node.waitables() or entity.node not in self._nodes:
+                self._ready.remove(entity)  # destroyed, or its node has left, since it was listed
+                continue
             if not entity.callback_group.beginning_execution(entity):
                 continue
             self._ready.remove(entity)

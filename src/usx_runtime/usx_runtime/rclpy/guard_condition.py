@@ -10,13 +10,13 @@ class GuardCondition:
     """Runs its callback in the executor after trigger(), which any thread may call."""
 
     def __init__(self, node: Any, callback: Callable[[], Any] | None, callback_group: Any) -> None:
-        self._node, self.callback, self.callback_group = node, callback, callback_group
+        self.node, self.callback, self.callback_group = node, callback, callback_group
         self._triggered = False
         callback_group.add_entity(self)
 
     def trigger(self) -> None:
         self._triggered = True
-        self._node.wake_executor()
+        self.node.wake_executor()
 
     def is_ready(self) -> bool:
         return self._triggered
@@ -28,4 +28,4 @@ class GuardCondition:
         return self.callback
 
     def destroy(self) -> None:
-        self._node.destroy_guard_condition(self)
+        self.node.destroy_guard_condition(self)

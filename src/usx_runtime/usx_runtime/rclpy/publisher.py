@@ -13,7 +13,7 @@ class Publisher:
     """Publishes messages of one type on one topic; publish() never waits for a subscriber."""
 
     def __init__(self, node: Any, msg_type: Any, topic: str, qos_profile: QoSProfile) -> None:
-        self._node, self.msg_type, self.topic, self.qos_profile = node, msg_type, topic, qos_profile
+        self.node, self.msg_type, self.topic, self.qos_profile = node, msg_type, topic, qos_profile
         self._writer = node.participant.create_writer(topic, type_name_of(msg_type), qos_profile, node.graph_name)
 
     @property
@@ -22,7 +22,7 @@ class Publisher:
 
     @property
     def logger_name(self) -> str:
-        return self._node.get_logger().name
+        return self.node.get_logger().name
 
     def publish(self, msg: Any) -> None:
         """Sends a message, or one that is serialised already (bytes). Raises TypeError for another type."""
@@ -42,7 +42,7 @@ class Publisher:
         return self._writer.wait_for_acknowledgements(limit if limit >= 0 else 3600.0)
 
     def destroy(self) -> None:
-        self._node.destroy_publisher(self)
+        self.node.destroy_publisher(self)
 
     def close(self) -> None:
         self._writer.close()

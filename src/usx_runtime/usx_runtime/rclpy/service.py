@@ -43,7 +43,7 @@ class _Ends:
     """The two DDS endpoints of a service's or a client's side."""
 
     def __init__(self, node: Any, srv_type: Any, name: str, qos: QoSProfile, role: str) -> None:
-        self._node, self.srv_type, self.name, self.qos_profile = node, srv_type, name, qos
+        self.node, self.srv_type, self.name, self.qos_profile = node, srv_type, name, qos
         kind = type_name_of(srv_type)
         request, reply = (f"rq{name}Request", f"{kind}_Request"), (f"rr{name}Reply", f"{kind}_Response")
         writes, reads = (request, reply) if role == "client" else (reply, request)
@@ -79,7 +79,7 @@ class Service(_Ends):
             try:
                 client, number, request = _unpack(sample.data, self.srv_type.Request)
             except MalformedMessage as error:
-                self._node.get_logger().error(f"{self.name}: request dropped: {error}")
+                self.node.get_logger().error(f"{self.name}: request dropped: {error}")
                 continue
             return lambda: self._answer(client, number, request)
         return None
@@ -94,7 +94,7 @@ class Service(_Ends):
         self.writer.write(_pack(client, number, response))
 
     def destroy(self) -> None:
-        self._node.destroy_service(self)
+        self.node.destroy_service(self)
 
 
 class Client(_Ends):
@@ -119,7 +119,7 @@ class Client(_Ends):
         """Waits until a server is connected -> False when the time is over or the context shut down."""
         limit = float("inf") if timeout_sec is None or timeout_sec < 0 else timeout_sec
         end = time.monotonic() + limit
-        while self._node.context.ok() and not self.service_is_ready() and time.monotonic() < end:
+        while self.node.context.ok() and not self.service_is_ready() and time.monotonic() < end:
             time.sleep(max(0.0, min(_POLL_S, end - time.monotonic())))
         return self.service_is_ready()
 
@@ -157,7 +157,7 @@ class Client(_Ends):
             try:
                 client, number, response = _unpack(sample.data, self.srv_type.Response)
             except MalformedMessage as error:
-                self._node.get_logger().error(f"{self.name}: answer dropped: {error}")
+                self.node.get_logger().error(f"{self.name}: answer dropped: {error}")
                 continue
             with self._lock:
                 future = self._pending.pop(number, None) if client == self._identity else None
@@ -166,4 +166,4 @@ class Client(_Ends):
         return None
 
     def destroy(self) -> None:
-        self._node.destroy_client(self)
+        self.node.destroy_client(self)

@@ -25,7 +25,7 @@ class Subscription:
 
     def __init__(self, node: Any, msg_type: Any, topic: str, callback: Callable[..., Any], qos_profile: QoSProfile,
                  callback_group: Any, raw: bool = False) -> None:
-        self._node, self.msg_type, self.topic, self.callback = node, msg_type, topic, callback
+        self.node, self.msg_type, self.topic, self.callback = node, msg_type, topic, callback
         self.qos_profile, self.callback_group, self.raw = qos_profile, callback_group, raw
         self._with_info = _wants_info(callback)
         self.reader = node.participant.create_reader(topic, type_name_of(msg_type), qos_profile, node.graph_name)
@@ -50,7 +50,7 @@ class Subscription:
         try:
             message = sample.data if self.raw else deserialize(sample.data, self.msg_type)
         except MalformedMessage as error:
-            self._node.get_logger().error(f"{self.topic}: message dropped: {error}")
+            self.node.get_logger().error(f"{self.topic}: message dropped: {error}")
             return None
         if not self._with_info:
             return lambda: self.callback(message)
@@ -58,7 +58,7 @@ class Subscription:
         return lambda: self.callback(message, info)
 
     def destroy(self) -> None:
-        self._node.destroy_subscription(self)
+        self.node.destroy_subscription(self)
 
     def close(self) -> None:
         self.reader.close()

@@ -15,7 +15,7 @@ class Timer:
                  clock: Clock, autostart: bool = True) -> None:
         if timer_period_ns < 0:
             raise ValueError(f"timer period = {timer_period_ns} ns: must not be negative")
-        self._node, self.callback, self.callback_group, self.clock = node, callback, callback_group, clock
+        self.node, self.callback, self.callback_group, self.clock = node, callback, callback_group, clock
         self._period = timer_period_ns
         self._canceled = not autostart
         self._last = clock.now_ns()
@@ -40,7 +40,7 @@ class Timer:
         """Starts anew: the next call comes one period from now."""
         self._next = self.clock.now_ns() + self._period
         self._canceled = False
-        self._node.wake_executor()
+        self.node.wake_executor()
 
     def is_ready(self) -> bool:
         return not self._canceled and self.remaining_ns() <= 0
@@ -71,4 +71,4 @@ class Timer:
         return self.callback
 
     def destroy(self) -> None:
-        self._node.destroy_timer(self)
+        self.node.destroy_timer(self)
