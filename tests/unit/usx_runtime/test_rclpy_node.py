@@ -1,4 +1,4 @@
-"""What the embedded rclpy does beyond the shared API tests: restarts, bad bytes, warnings, services between processes."""
+"""What the embedded rclpy does beyond the shared API tests: restarts, bad bytes, warnings, services of processes."""
 
 from __future__ import annotations
 
