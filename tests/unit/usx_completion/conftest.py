@@ -1,0 +1,42 @@
+"""One generated spine that the shape model has not seen, and its simulated partial cloud."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from usx_common.meshes import Mesh
+from usx_completion.completion import ShapeModelCompletion
+from usx_completion.shape_model import load_shape_model
+from usx_completion.simulated_partial import simulate_partial
+
+HELD_OUT_SEED = 321
+
+
+@pytest.fixture(scope="session")
+def shape_model():
+    return load_shape_model()[0]
+
+
+@pytest.fixture(scope="session")
+def held_out_spine():
+    from usx_phantom.spine import sample_spine
+
+    meshes = sample_spine(HELD_OUT_SEED).meshes
+    centre = np.mean([mesh.vertices.mean(axis=0) for mesh in meshes.values()], axis=0)
+    return {level: Mesh(mesh.vertices - centre, mesh.faces) for level, mesh in meshes.items()}
+
+
+@pytest.fixture(scope="session")
+def partial(held_out_spine):
+    return simulate_partial(held_out_spine)
+
+
+@pytest.fixture(scope="session")
+def method(shape_model):
+    return ShapeModelCompletion(shape_model)
+
+
+@pytest.fixture(scope="session")
+def completion(method, partial):
+    return method.complete(partial.points, partial.labels, partial.sources)
