@@ -97,7 +97,7 @@ def _write_xray_and_cbct(scene: Scene, folder: Path, settings: AcquisitionSettin
     _dump(folder / "params.yaml", parameters(device, radiograph, clicks))
     _dump(folder / "acquisition.yaml", {
         "format_version": FORMAT_VERSION, "source": source, "settings": settings.as_dict(),
-        "frames": settings.sweep.frames, "robot": robot.NAMING[settings.naming].joints[0],
+        "frames": settings.sweep.frames, "frame_names": dict(FRAMES),
         "stated_errors": {"cbct_to_world_mm": DEVICE_ERROR_MM, "cbct_to_world_deg": DEVICE_ERROR_DEG,
                           "clicks_mm": list(CLICK_ERROR_MM),
                           "patient_axes": "as the patient was meant to lie; really up to 9 degrees off"}})
