@@ -12,7 +12,7 @@ from usx_runtime.qos import DurabilityPolicy, HistoryPolicy, LivelinessPolicy, Q
 _INFINITE = 2**63 - 1
 _BLOCKING_NS = 100_000_000
 _UNLIMITED = -1
-_DEFAULT_DEPTH = 10
+_DEFAULT_DEPTH = 1  # what Cyclone keeps where nothing is said, as in rmw_cyclonedds
 
 
 def effective(profile: QoSProfile, writer: bool) -> QoSProfile:
