@@ -36,11 +36,13 @@ class CbctSettings:
 
 @dataclass(frozen=True)
 class CbctState:
-    """``cbct_to_volume`` (4, 4) mm, or None without CBCT; ``verdict`` of the gate; ``notes`` worth a warning."""
+    """``cbct_to_volume`` (4, 4) mm, or None without CBCT; ``verdict`` of the gate; ``notes`` worth a warning;
+    ``by_images``: whether the pose was found from the images, not taken from the device chain."""
 
     cbct_to_volume: Array | None
     verdict: Verdict
     notes: tuple[str, ...] = ()
+    by_images: bool = False
 
 
 class CbctStage:
@@ -107,7 +109,7 @@ class CbctStage:
         if not follow_up:
             self._extent = extent
         self._cbct_to_volume = transforms.invert(result.source_to_target)
-        return CbctState(self._cbct_to_volume, verdict, notes)
+        return CbctState(self._cbct_to_volume, verdict, notes, by_images=True)
 
     def _judged(self, result: RigidResult, bone: Array) -> tuple[RigidResult, Verdict]:
         assert self._surface is not None

@@ -48,9 +48,8 @@ def sentence(outcome: Outcome) -> str:
     """The outcome in one sentence; figures that change with every update are left to ``facts``."""
     if not outcome.verdict.passed:
         return f"refused ({outcome.verdict.reason}): {outcome.verdict.text}"
-    registered = ("us_volume", "cbct") in outcome.edges
     levels = levels_found(outcome)
-    text = "CBCT registered to ultrasound" if registered else "ultrasound placed in the spine frame"
+    text = "CBCT registered to ultrasound" if outcome.by_images else "ultrasound placed in the spine frame"
     text += f"; levels {', '.join(levels)}" if levels else "; levels unknown"
     return "; ".join([text, *outcome.notes])
 

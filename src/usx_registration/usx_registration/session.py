@@ -60,13 +60,15 @@ class Inputs:
 @dataclass(frozen=True)
 class Outcome:
     """``verdict`` of the gate; when it passed: ``partial`` in frame spine, and ``edges``: (parent, child) ->
-    child_to_parent (4, 4) mm. ``notes``: what is worth a warning although the result stands."""
+    child_to_parent (4, 4) mm. ``notes``: what is worth a warning although the result stands;
+    ``by_images``: the CBCT's pose was found from the images."""
 
     stamp: int
     verdict: Verdict
     partial: JointCloud | None = None
     edges: Edges = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    by_images: bool = False
 
 
 class Session:
@@ -76,6 +78,7 @@ class Session:
         self.settings = settings
         self._cbct = CbctStage(settings.cbct)
         self._spine_to_volume: Array | None = None
+        self._by_images = False
         self._axes_off = 0.0
         self._last_stamp = -1
         self._most_points = 0
@@ -97,6 +100,7 @@ class Session:
         """Forget the sweep: pose of the CBCT and origin of the spine frame are decided anew."""
         self._cbct.forget()
         self._spine_to_volume = None
+        self._by_images = False
         self._most_points = 0
 
     def _process(self, inputs: Inputs) -> Outcome:
@@ -106,7 +110,9 @@ class Session:
         state = self._cbct.update(inputs.bone, inputs.cbct, inputs.world_to_volume, self.settings.axes)
         if not state.verdict.passed:
             return Outcome(inputs.stamp, state.verdict)
-        if self._spine_to_volume is None:
+        # a frame laid by the device chain or the axes as meant is provisional until images confirm the patient's pose
+        if self._spine_to_volume is None or (state.by_images and not self._by_images):
+            self._by_images = state.by_images
             axes, self._axes_off = axes_in_volume(self.settings.axes, inputs.world_to_volume, state.cbct_to_volume)
             self._spine_to_volume = spine_to_volume(inputs.bone, axes)
         frame = self._spine_to_volume
@@ -122,7 +128,7 @@ class Session:
         numbers.update(pose.numbers)
         notes += pose.notes
         partial, more = self._joint(inputs, bone, pose, edges, numbers)
-        return Outcome(inputs.stamp, Verdict(True, numbers=numbers), partial, edges, (*notes, *more))
+        return Outcome(inputs.stamp, Verdict(True, numbers=numbers), partial, edges, (*notes, *more), state.by_images)
 
     def _rough_cranial(self, inputs: Inputs) -> Array:
         """Direction along which coverage is measured; the longest of the cloud when the patient's is not known."""

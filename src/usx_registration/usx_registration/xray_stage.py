@@ -46,7 +46,7 @@ def place(how: tuple[str, str], xray_to_cbct: Array | None, cbct_to_spine: Array
         missing = "xray_to_cbct is not set" if xray_to_cbct is None else "the CBCT is not registered"
         return XrayPose(None, notes=(f"X-ray left out: it is to be placed by the device, but {missing}",))
     notes: tuple[str, ...] = ()
-    if xray_to_cbct is not None:
+    if placement == "auto" and xray_to_cbct is not None:
         notes = ("the CBCT is not registered, so the X-ray is placed by the ultrasound's bounding box",)
     try:
         return _judge(place_xray(bone, xray[0], xray[1], beam), limits, notes)

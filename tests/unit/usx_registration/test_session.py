@@ -117,6 +117,16 @@ def test_chain_without_cbct_is_used_and_flagged(sweep: Sweep) -> None:
     assert any("not checked by images" in note for note in outcome.notes)
 
 
+def test_a_late_cbct_lays_the_frame_once_more_and_then_for_good(sweep: Sweep) -> None:
+    session = Session(device())
+    updates = [sweep.inputs(0.8, 1, cbct=None), sweep.inputs(0.9, 2, cbct=None), sweep.inputs(0.95, 3),
+               sweep.inputs(1.0, 4)]
+    frames = [session.process(update).edges["us_volume", "spine"] for update in updates]
+    off = [np.degrees(transforms.rotation_angle(transforms.invert(sweep.cbct_to_volume) @ frame)) for frame in frames]
+    assert off[:2] == pytest.approx([3.0, 3.0], abs=0.1) and max(off[2:]) < 1.0
+    assert np.array_equal(frames[0], frames[1]) and np.array_equal(frames[2], frames[3])
+
+
 def test_cbct_without_chain_is_found_from_the_patient_axes(sweep: Sweep) -> None:
     outcome = Session(SessionSettings(axes=AXES)).process(sweep.inputs())
     assert sweep.cbct_error(outcome) < 1.0
