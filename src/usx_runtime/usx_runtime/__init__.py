@@ -22,11 +22,11 @@ The layers, lowest first. Modules of this package import each other as `usx_runt
     (`data: bytes`, `source_ns`, `received_ns`), `matched() -> int` writers, `close()`.
     `participant.wait(readers, seconds) -> bool`: sleeps until one of the readers has data.
     `participant.graph.topics() -> dict[topic, list[type_name]]`,
-    `participant.graph.writers(topic)` / `readers(topic) -> list[Endpoint]` (`topic, type_name, type_hash, qos: QoSProfile,
-    gid, node_name, node_namespace`), `participant.graph.nodes() -> list[(name, namespace)]`.
+    `participant.graph.writers(topic)` / `readers(topic) -> list[Endpoint]` (`topic, type_name, type_hash, qos, gid,
+    node_name, node_namespace`), `participant.graph.nodes() -> list[(name, namespace)]`.
     Topics are absolute ROS names (`/us/image_raw`), types ROS names (`sensor_msgs/msg/Image`).
 
 `usx_runtime.rclpy`
     rclpy's API: `init`, `Node`, publishers, subscriptions, timers, parameters, services, executors, clocks, logging.
-    What it lacks raises `NotImplementedError`/`AttributeError` naming the API.
+    What it lacks raises `AttributeError` (an absent name) or `NotImplementedError` (an absent option) naming the API.
 """
