@@ -28,7 +28,7 @@ DARK_BONE_ADVANTAGE = 1.3
 @dataclass(frozen=True)
 class Body:
     """One vertebral body: ``label`` 20..24; ``outline`` (N, 2) closed, pixels (column, row), sub-pixel;
-    ``confidence`` 0 .. 1: share of the outline that lies on a clear edge."""
+    ``confidence`` 0 .. 1: by how much the share of the outline that is darker outside exceeds that of mere chance."""
 
     label: int
     outline: NDArray[np.float64]
@@ -47,7 +47,7 @@ class Segmentation:
     problems: tuple[tuple[str, str], ...] = ()
 
 
-def segment_bodies(pixels: NDArray, geometry: XrayGeometry, seeds: Sequence[Seed], minimum_confidence: float = 0.3,
+def segment_bodies(pixels: NDArray, geometry: XrayGeometry, seeds: Sequence[Seed], minimum_confidence: float = 0.4,
                    polarity: float = 0.0) -> Segmentation:
     """Outline the body around each seed.
 
@@ -117,12 +117,12 @@ def _judged(seeds: Sequence[Seed], outlines: list[Outline], geometry: XrayGeomet
             minimum_confidence: float) -> Segmentation:
     bodies, problems = [], []
     for seed, outline in zip(seeds, outlines, strict=True):
-        confidence = float(np.clip((outline.edges > 0.25).mean(), 0.0, 1.0))
+        confidence = float(np.clip(2.0 * (outline.darkening > 0.0).mean() - 1.0, 0.0, 1.0))
         if not outline.inside_image:
             problems.append(("body_at_image_border", f"{seed.level}: the body reaches beyond the border of the image"))
         elif confidence < minimum_confidence:
-            problems.append(("no_clear_outline", f"{seed.level}: only {confidence:.0%} of an outline was found around "
-                                                 "the seed; click nearer to the middle of the body"))
+            problems.append(("no_clear_outline", f"{seed.level}: no convincing outline around the seed (confidence "
+                                                 f"{confidence:.0%}); click nearer to the middle of the body"))
         else:
             pixels = outline.points / geometry.midplane_spacing + np.array(geometry.principal_point)
             bodies.append(Body(seed.label, pixels, confidence))

@@ -16,7 +16,10 @@ from numpy.typing import NDArray
 from usx_xray.patches import Patch, PlaneImage, edge_patch, patch_axes
 
 WORTH_KEEPING = 0.6
-"""Rectangles this much worse than the best of their angle are not looked at further."""
+MOST_OF_ANGLE = 1000
+"""Rectangles this much worse than the best of their angle are not looked at further, nor are more than so many."""
+EDGE_STEP = 0.5
+"""Pixel of the patches in which edges are looked for, mm."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class BoxSearch:
     shift: float = 9.0
     depths: tuple[float, float] = (24.0, 46.0)
     heights: tuple[float, float] = (15.0, 37.0)
-    step: float = 1.0
+    step: float = 2.0
     corner: float = 3.0
     angles: NDArray[np.float64] = field(default_factory=lambda: np.radians(np.arange(-28.0, 28.1, 4.0)))
     kept: int = 16
@@ -73,13 +76,15 @@ def candidate_boxes(image: PlaneImage, seed: NDArray, axis: NDArray, polarity: f
     bright, -1 where it is dark.
     """
     prior, search = prior or BoxPrior(), search or BoxSearch()
-    half = search.shift + max(search.depths[1], search.heights[1]) / 2.0 + 2.0 * search.step
+    half = search.shift + max(search.depths[1], search.heights[1]) / 2.0 + search.step
     found: list[tuple[float, int, NDArray]] = []
     for number, angle in enumerate(search.angles):
         axes = patch_axes(axis, angle)
-        patch = edge_patch(image, seed, axes, half, search.step / 2.0)
+        patch = edge_patch(image, seed, axes, half, EDGE_STEP)
         scores = _scores(patch, polarity, prior, search) - prior.weight * (angle / prior.angle_sigma) ** 2
         best = np.flatnonzero(scores > scores.max() - WORTH_KEEPING)
+        if len(best) > MOST_OF_ANGLE:
+            best = best[np.argpartition(scores.flat[best], -MOST_OF_ANGLE)[-MOST_OF_ANGLE:]]
         found += zip(scores.flat[best].tolist(), itertools.repeat(number), _sides(best, search), strict=False)
     found.sort(key=lambda item: -item[0])
     return [_box(seed, axis, search.angles[number], sides, score)

@@ -7,6 +7,7 @@ damage. Whatever is wrong comes out as one ``Refused``.
 
 from __future__ import annotations
 
+import logging
 import warnings
 import zlib
 from collections.abc import Callable
@@ -41,6 +42,9 @@ JPEG_FAMILY = {
 TRANSFER_SYNTAXES = (IMPLICIT, EXPLICIT, DEFLATED, RUN_LENGTH, *JPEG_FAMILY)
 
 _Result = TypeVar("_Result")
+
+# pydicom's warnings quote values of the file, a patient's among them; they must not reach a log.
+logging.getLogger("pydicom").setLevel(logging.CRITICAL)
 
 
 @dataclass(frozen=True)

@@ -148,7 +148,7 @@ def _show_xray(path: Path, image: XrayImage, seeds: list[Seed], picture: Path | 
         for body in found.bodies:
             extent = np.ptp(points[labels == body.label, :2], axis=0)
             console.print(f"  {body.level}: {extent[0]:.1f} x {extent[1]:.1f} mm, {(labels == body.label).sum()} "
-                          f"points, clear outline {body.confidence:.0%}", highlight=False)
+                          f"points, confidence {body.confidence:.0%}", highlight=False)
         for _, sentence in found.problems:
             console.print(f"  [yellow]{sentence}[/yellow]", highlight=False)
     if picture is not None:

@@ -28,15 +28,18 @@ class OutlineSettings:
     smooth: float = 0.08
     stay: float = 0.015
     final_sigma: float = 1.5
+    support: float = 3.0
+    bands: tuple[float, float] = (1.5, 4.5)
 
 
 @dataclass(frozen=True)
 class Outline:
-    """``points`` (N, 2), mm on the mid plane, closed (the last is next to the first); ``edges`` (N,) the soft-clipped
-    outward darkening (-1 .. 1) at each; ``inside_image``: no point lies outside of the image."""
+    """``points`` (N, 2), mm on the mid plane, closed (the last is next to the first); ``darkening`` (N,) by how much the
+    band outside of the outline is darker than the band inside, in the image's values; ``inside_image``: no point lies
+    outside of the image."""
 
     points: NDArray[np.float64]
-    edges: NDArray[np.float64]
+    darkening: NDArray[np.float64]
     inside_image: bool
 
 
@@ -56,8 +59,24 @@ def trace_outline(image: PlaneImage, box: Box, polarity: float = 1.0,
     shifts = _between_steps(edges, path) * settings.step + offsets[path]
     shifts = gaussian_filter1d(shifts, settings.final_sigma / settings.spacing, mode="wrap")
     chosen = np.arange(len(base))
-    return Outline(base + shifts[:, None] * normals, edges[chosen, path].astype(np.float64),
+    points = base + shifts[:, None] * normals
+    return Outline(points, band_darkening(image, points, normals, polarity, settings),
                    bool(inside[:, 1:-1][chosen, path].all()))
+
+
+def band_darkening(image: PlaneImage, points: NDArray, normals: NDArray, polarity: float,
+                   settings: OutlineSettings) -> NDArray[np.float64]:
+    """(N,) mean of the band inside minus mean of the band outside of an outline, averaged along it.
+
+    The outline was laid where the image happens to change; the bands beside it were not looked at for that, so that in
+    noise they differ by chance only.
+    """
+    near, far = settings.bands
+    distances = np.arange(near, far + 1e-9, settings.step)
+    outer, _ = image.sample(points[:, None, :] + distances[None, :, None] * normals[:, None, :])
+    inner, _ = image.sample(points[:, None, :] - distances[None, :, None] * normals[:, None, :])
+    difference = polarity * (inner.mean(axis=1, dtype=np.float64) - outer.mean(axis=1, dtype=np.float64))
+    return gaussian_filter1d(difference, settings.support / settings.spacing, mode="wrap")
 
 
 def rounded_rectangle(box: Box, radius: float, spacing: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

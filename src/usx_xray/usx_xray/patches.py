@@ -13,6 +13,8 @@ from usx_xray.geometry import XrayGeometry
 EDGE_SCALE_MM = 0.8
 """Width (sigma) of the derivative of Gaussian: wide against noise, narrow against a cortex of 1 to 2 mm."""
 
+CLEAR_EDGE_PERCENTILE = 92.0
+"""A body's outline takes up about this last share of a cut-out: its edges then come to about 1, noise far below."""
 BORDER_EDGE, BORDER_REACH_MM = 5.0, 2.5
 """An edge this many times a clear one is a collimator's border or metal, not bone; its flanks reach this far."""
 
@@ -99,5 +101,5 @@ def _grown(mask: NDArray[np.bool_], radius: float) -> NDArray[np.bool_]:
 
 
 def edge_strength(gradients: NDArray) -> float:
-    """What counts as a clear edge among ``gradients`` (N,): their upper quartile, doubled; never 0."""
-    return max(2.0 * float(np.percentile(gradients, 75)), 1e-9) if gradients.size else 1e-9
+    """What counts as a clear edge among ``gradients`` (N,); never 0."""
+    return max(float(np.percentile(gradients, CLEAR_EDGE_PERCENTILE)), 1e-9) if gradients.size else 1e-9

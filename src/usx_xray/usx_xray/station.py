@@ -317,7 +317,7 @@ class XrayStation:
     def _tell(self, found: Segmentation) -> None:
         names = ", ".join(f"{body.level} {body.confidence:.0%}" for body in found.bodies) or "none"
         problems = "; ".join(sentence for _, sentence in found.problems)
-        self._xray_text = f"X-ray with bodies (clear outline): {names}" + (f"; {problems}" if problems else "")
+        self._xray_text = f"X-ray with bodies (confidence): {names}" + (f"; {problems}" if problems else "")
         self._xray_fine = not found.problems
         if problems:
             self._log(problems)

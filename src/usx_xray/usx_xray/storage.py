@@ -189,7 +189,7 @@ class BoundedReceive:
         return data
 
     def _refuse(self, reason: str) -> None:
-        if self._association.is_established:
+        if self._association.accepted_contexts:
             self._on_refused(reason)
         raise OSError(f"the association is ended: {reason}")
 
