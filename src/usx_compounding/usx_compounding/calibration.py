@@ -9,7 +9,7 @@ import numpy as np
 import yaml
 
 from usx_common.errors import UsxError
-from usx_common.transforms import Matrix, parse_matrix
+from usx_common.transforms import Matrix, make_transform, nearest_rigid, parse_matrix
 
 MAX_FILE_BYTES = 64 * 2**20
 YAML_KEY = "image_to_probe"
@@ -42,6 +42,20 @@ def read_calibration(path: str | Path, image: str = "Image", probe: str = "Probe
 def pixel_spacing(image_to_probe: Matrix) -> tuple[float, float]:
     """Size of a pixel along columns and rows, mm."""
     return float(np.linalg.norm(image_to_probe[:3, 0])), float(np.linalg.norm(image_to_probe[:3, 1]))
+
+
+def display_frame(image_to_probe: Matrix) -> Matrix:
+    """(4, 4) rigid frame of the image in the probe, mm: nearest to the directions of columns and rows, for display only.
+
+    The third column of a calibration says nothing about pixels; some are mirrored there. Raises BadCalibration when columns
+    and rows run the same way.
+    """
+    column, row = image_to_probe[:3, 0], image_to_probe[:3, 1]
+    normal = np.cross(column, row)
+    if np.linalg.norm(normal) < 1e-3 * np.linalg.norm(column) * np.linalg.norm(row):
+        raise BadCalibration(f"image_to_probe = {image_to_probe.tolist()}: columns and rows run the same way")
+    axes = np.column_stack([v / np.linalg.norm(v) for v in (column, row, normal)])
+    return nearest_rigid(make_transform(axes, image_to_probe[:3, 3]))
 
 
 def _from_xml(text: str, path: Path, image: str, probe: str) -> list[float]:

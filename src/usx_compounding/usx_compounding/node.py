@@ -19,10 +19,10 @@ from usx_common.counters import StreamCounters
 from usx_common.rates import RateMeter
 from usx_common.ros import conversion, interface
 from usx_common.ros.node_support import ERROR, OK, WARN, Diagnostics, declare_parameters, run
-from usx_common.transforms import nearest_rigid
 from usx_common.worker import Worker
 from usx_compounding import parameters
 from usx_compounding.bone_surface import SurfacePoints
+from usx_compounding.calibration import display_frame
 from usx_compounding.cells import CellKind
 from usx_compounding.compounding import make_engine
 from usx_compounding.coverage import Coverage
@@ -89,7 +89,7 @@ class CompoundingNode(Node):
                                                              names["volume_frame"], stamp)]
         calibration = parameters.image_to_probe(self._values)
         if calibration is not None:
-            transforms.append(conversion.matrix_to_transform_stamped(nearest_rigid(calibration), names["probe_frame"],
+            transforms.append(conversion.matrix_to_transform_stamped(display_frame(calibration), names["probe_frame"],
                                                                      names["image_frame"], stamp))
         self._static = StaticTransformBroadcaster(self)
         self._static.sendTransform(transforms)

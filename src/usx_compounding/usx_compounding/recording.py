@@ -19,6 +19,7 @@ from rosbags.typesys import Stores, get_typestore
 from usx_common.errors import UsxError
 from usx_common.transforms import Matrix, nearest_rigid, to_quaternion
 from usx_compounding.mask import MaskSettings, make_mask, run_corners, to_runs
+from usx_compounding.region import Lattice
 from usx_compounding.sequence import Sequence
 from usx_compounding.sequence_poses import PlacedFrames, TransformNames, place_frames, stamp_nanoseconds
 
@@ -56,6 +57,7 @@ def write_acquisition(folder: Path, sequence: Sequence, settings: RecordingSetti
     A frame without a pose is kept: replaying it must show that it is rejected. ``source``: name for acquisition.yaml.
     Raises UsxError when the folder is in the way, the images are not 8-bit grey, or not a single pose is good.
     """
+    Lattice(np.eye(4), settings.spacing)  # refuses a spacing that makes no sense
     placed = place_frames(sequence, settings.names)
     if not len(placed.numbers):
         raise UsxError(f"none of the {len(sequence)} frames has a good pose: {placed.rejected}")

@@ -1,0 +1,226 @@
+"""The life of sweeps: begin, update, end, commands; every frame accounted for."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from usx_common.counters import StreamCounters
+from usx_common.errors import UsxError
+from usx_compounding.cells import CellKind
+from usx_compounding.compounding import CompoundingSettings, make_engine
+from usx_compounding.coverage import Coverage
+from usx_compounding.live import LiveSettings, LiveSweep
+from usx_compounding.matching import TimedFrame
+from usx_compounding.pose_buffer import PoseSample
+from usx_compounding.region import Lattice
+from usx_compounding.sweep import SweepSettings
+
+MS = 1_000_000
+SHAPE = (60, 40)
+CALIBRATION = np.array([[0.5, 0, 0, -10], [0, 0, 0.5, 0], [0, 0.5, 0, 0], [0, 0, 0, 1]], dtype=float)
+
+
+class Seen:
+    def __init__(self):
+        self.bones, self.slices, self.coverages = [], [], []
+
+    def bone(self, points, stamp):
+        self.bones.append((len(points.points), stamp))
+
+    def slice(self, points, stamp):
+        self.slices.append((len(points.points), stamp))
+
+    def coverage(self, coverage, stamp):
+        self.coverages.append((len(coverage), stamp))
+
+
+class Rig:
+    def __init__(self, calibrated=True, limit=2**28, **changes):
+        sweep = SweepSettings(CALIBRATION, Lattice(np.eye(4), 0.5),
+                              CompoundingSettings(CellKind("nearest", "mean"), memory_limit_bytes=limit))
+        self.seen, self.saved = Seen(), []
+        self.frames, self.poses = StreamCounters("frames"), StreamCounters("poses")
+        defaults = {"idle_timeout": 0.15, "update_period": 0.05, "slice_period": 0.0}
+        self.live = LiveSweep(LiveSettings(sweep if calibrated else None, **(defaults | changes)), make_engine("numba", 1),
+                              self.seen, self.save, self.frames, self.poses)
+        self.number = 0
+
+    def save(self, sweep, number):
+        self.saved.append((sweep.frames, number))
+        return "saved"
+
+    def frame(self, t, shape=SHAPE):
+        self.number += 1
+        self.frames.received()
+        image = np.full(shape, 40, dtype=np.uint8)
+        if shape[0] > 30:
+            image[20:23], image[23:] = 230, 2
+        self.live.offer_frame(TimedFrame(round(t * MS), self.number, image))
+
+    def pose(self, t, y=None):
+        self.poses.received()
+        pose = np.eye(4)
+        pose[1, 3] = 0.05 * t if y is None else y
+        self.live.offer_pose(PoseSample(round(t * MS), pose))
+
+    def sweep(self, first=0, count=20, step=10):
+        for t in range(first, first + count * step, step):
+            self.pose(t)
+            self.frame(t)
+        self.live.process()
+
+    def call(self, command):
+        answer = []
+        thread = threading.Thread(target=lambda: answer.append(self.live.call(command, lambda: None, 5.0)))
+        thread.start()
+        while thread.is_alive():
+            self.live.process()
+            thread.join(0.01)
+        return answer[0]
+
+    def idle(self):
+        time.sleep(self.live.settings.idle_timeout + 0.02)
+        self.live.process()
+
+    def account(self):
+        account = self.frames.snapshot()
+        assert account.received == account.used + sum(account.rejected.values()) + account.pending
+        return account
+
+
+def test_a_sweep_begins_updates_and_ends_by_itself():
+    rig = Rig()
+    rig.sweep()
+    assert rig.live.state == "sweeping" and rig.account().used == 20
+    rig.idle()
+    assert rig.live.state == "ended"
+    points, stamp = rig.seen.bones[-1]
+    assert stamp == 190 * MS and points > 200
+    assert rig.seen.coverages[-1] == (20, 190 * MS) and rig.seen.slices[-1][1] == 190 * MS
+    published = len(rig.seen.bones)
+    rig.idle()
+    assert len(rig.seen.bones) == published  # nothing new, nothing said
+    rig.sweep(first=1000)
+    assert rig.live.number == 2 and rig.live.facts()["frames"] == 20
+
+
+def test_a_frame_left_without_a_later_pose():
+    rig = Rig()
+    rig.pose(0)
+    rig.frame(5)
+    rig.live.process()
+    assert rig.account().pending == 1
+    rig.idle()
+    assert rig.account().rejected == {"no_later_pose": 1}
+
+
+def test_without_calibration_every_frame_is_rejected_and_counted():
+    rig = Rig(calibrated=False)
+    rig.sweep(count=3)
+    assert rig.account().rejected == {"no_calibration": 3} and rig.live.number == 0
+
+
+def test_a_change_of_image_size_is_rejected():
+    rig = Rig()
+    rig.sweep(count=5)
+    rig.pose(60)
+    rig.frame(60, (30, 30))
+    rig.live.process()
+    assert rig.account().rejected == {"size_changed": 1}
+
+
+def test_the_memory_bound_rejects_frames_and_says_why():
+    rig = Rig(limit=3_000_000)
+    rig.sweep(count=3)
+    rig.pose(30, y=1.5)
+    rig.pose(10_000, y=400.0)
+    rig.frame(10_000)
+    rig.live.process()
+    assert rig.account().rejected == {"memory_limit": 1} and rig.account().used == 3
+    assert "a spacing of" in rig.live.trouble
+    rig.pose(10_010, y=1.0)
+    rig.frame(10_010)
+    rig.live.process()
+    assert rig.account().used in (3, 4)
+
+
+def test_commands():
+    rig = Rig()
+    assert rig.call("save") == (False, "there is no volume to save: no frame has been compounded yet")
+    rig.sweep(count=4)
+    assert rig.call("start") == (False, "sweep 1 is under way; stop it first")
+    assert rig.call("save") == (True, "saved") and rig.saved == [(4, 1)]
+    assert rig.call("stop")[0] and rig.live.state == "stopped"
+    rig.sweep(first=100, count=3)
+    assert rig.account().rejected == {"stopped": 3}
+    assert rig.call("start")[0]
+    rig.sweep(first=200, count=3)
+    assert rig.live.number == 2 and rig.account().used == 7
+    assert rig.call("reset")[0] and not rig.call("save")[0]
+
+
+def test_a_failed_save_is_told_and_nothing_is_lost():
+    rig = Rig()
+    rig.live._save = lambda sweep, number: (_ for _ in ()).throw(UsxError("the disk is full"))
+    rig.sweep(count=4)
+    assert rig.call("save") == (False, "the disk is full")
+    rig.live._save = lambda sweep, number: 1 / 0
+    assert rig.call("save")[0] is False
+    rig.live._save = rig.save
+    assert rig.call("save") == (True, "saved")
+
+
+def test_time_set_back_begins_a_new_sweep():
+    rig = Rig()
+    rig.sweep(first=5000, count=5)
+    rig.sweep(first=0, count=5)
+    assert rig.live.number == 2 and rig.account().used == 10
+    assert rig.seen.bones[0][1] == 5040 * MS  # what the first had is not lost
+
+
+def test_a_flood_is_bounded_and_accounted_for():
+    rig = Rig(inbox=8)
+    for t in range(20):
+        rig.frame(t)
+    assert rig.account().rejected == {"busy": 12}
+    rig.live.process()
+    rig.live.close()
+    assert rig.account().pending == 0 and rig.account().rejected["shutdown"] == 8
+
+
+def test_what_is_left_at_the_end_is_counted():
+    rig = Rig()
+    rig.frame(1)
+    rig.pose(2)
+    rig.live.close()
+    assert rig.account().rejected == {"shutdown": 1} and rig.poses.snapshot().pending == 0
+
+
+def test_frames_in_any_order_give_one_volume():
+    results = []
+    for order in (range(12), [3, 1, 2, 0, 7, 5, 6, 4, 11, 9, 10, 8]):
+        rig = Rig()
+        for t in range(0, 130, 10):
+            rig.pose(t)
+        for number in order:
+            rig.frame(10 * number)
+        rig.live.process()
+        sweep = rig.live._sweep
+        results.append((sweep.grey_volume().values, sweep.bone_points().points))
+    assert np.array_equal(results[0][0], results[1][0]) and np.array_equal(results[0][1], results[1][1])
+
+
+def test_gaps_show_in_the_coverage():
+    coverage = Coverage(spacing=0.5)
+    square = np.array([[0, 0, 0], [10, 0, 0], [10, 0, 10], [0, 0, 10], [0, 0, 0]], dtype=float)
+    for stamp, y in ((2, 1.0), (1, 0.5), (3, 3.0), (4, 9.0)):
+        coverage.add(stamp, square + [0, y, 0])
+    lines = coverage.segments()
+    assert {shade: len(segments) // 4 for shade, segments in lines.items()} == {"dense": 2, "sparse": 1, "gap": 1}
+    summary = coverage.summary()
+    assert (summary.frames, summary.length, summary.largest_gap) == (4, pytest.approx(8.5), pytest.approx(6.0))
+    assert coverage.centre()[1] == 9.0
