@@ -1,4 +1,5 @@
-"""Compounding speed on the real sweep SpinePhantomFreehand (else one of its size), 0.5 mm, beside the memory's own speed.
+"""Compounding speed on the real sweep SpinePhantomFreehand (else one of its size), 0.5 mm, beside the memory's own
+speed.
 
 The figures of the PLUS kernels on a machine of two cores: 150 frames/s (nearest, mean), 16 (linear, mean).
 """

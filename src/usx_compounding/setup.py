@@ -16,7 +16,8 @@ setup(
         (f"share/{PACKAGE}", ["package.xml"]),
     ],
     python_requires=">=3.10",
-    install_requires=['numpy>=1.26', 'scipy>=1.11', 'numba>=0.59', 'SimpleITK>=2.3', 'rich>=13', 'torch>=2.2', 'rosbags>=0.11'],
+    install_requires=["numpy>=1.26", "scipy>=1.11", "numba>=0.59", "SimpleITK>=2.3", "PyYAML>=5.4", "rich>=13",
+                      "torch>=2.2", "rosbags>=0.11"],
     zip_safe=False,
     entry_points={
         "console_scripts": [

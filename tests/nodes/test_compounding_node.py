@@ -27,7 +27,8 @@ pytestmark = pytest.mark.timeout(120)
 MS = 1_000_000
 BEGIN = 50_000 * MS
 CALIBRATION = [0.5, 0.0, 0.0, -10.0, 0.0, 0.0, 0.5, 0.0, 0.0, 0.5, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0]
-PARAMETERS = {"image_to_probe": CALIBRATION, "idle_timeout": 0.6, "update_period": 0.2, "slice_period": 0.0, "spacing": 0.5}
+PARAMETERS = {"image_to_probe": CALIBRATION, "idle_timeout": 0.6, "update_period": 0.2, "slice_period": 0.0,
+              "spacing": 0.5}
 FRAMES = "compounding_node: us/image_raw"
 
 
@@ -42,7 +43,8 @@ class Tester(Node):
         self.tf_static = self.create_publisher(TFMessage, "/tf_static", interface.LATCHED_MANY)
         self.seen: dict[str, list] = {"us/bone": [], "us/slice": [], "us/coverage": [], "static": []}
         self.streams: dict[str, dict[str, str]] = {}
-        for topic, kind, profile in (("us/bone", PointCloud2, interface.LATCHED), ("us/slice", PointCloud2, interface.LATEST),
+        for topic, kind, profile in (("us/bone", PointCloud2, interface.LATCHED),
+                                     ("us/slice", PointCloud2, interface.LATEST),
                                      ("us/coverage", MarkerArray, interface.LATCHED)):
             self.create_subscription(kind, topic, self.seen[topic].append, profile)
         self.create_subscription(TFMessage, "/tf_static", lambda m: self.seen["static"].extend(m.transforms),
@@ -219,8 +221,8 @@ def test_poses_from_a_topic_and_a_second_sweep(rig_of):
     assert rig.tester.streams[poses]["rejected.wrong_frame_id"] == "1"
 
 
-BAD_IMAGES = {"wrong_encoding": {"encoding": "bgr8"}, "wrong_step": {"step": 3}, "wrong_data_size": {"data": array.array("B")},
-              "wrong_size": {"width": 0}}
+BAD_IMAGES = {"wrong_encoding": {"encoding": "bgr8"}, "wrong_step": {"step": 3},
+              "wrong_data_size": {"data": array.array("B")}, "wrong_size": {"width": 0}}
 
 
 def test_bad_images_and_lonely_frames_are_counted_by_reason(rig_of):
@@ -275,8 +277,8 @@ def test_a_save_that_cannot_be_is_told(rig_of, tmp_path):
     assert not list(Path(tmp_path).glob("*/*"))
 
 
-@pytest.mark.parametrize("bad", [{"spacing": -1.0}, {"mask_kind": "fan"}, {"distribution": "cubic"}, {"world_frame": "''"},
-                                 {"image_to_probe": [1.0, 2.0]}])
+@pytest.mark.parametrize("bad", [{"spacing": -1.0}, {"mask_kind": "fan"}, {"distribution": "cubic"},
+                                 {"world_frame": "''"}, {"image_to_probe": [1.0, 2.0]}])
 def test_bad_parameters_are_refused_at_start(bad):
     arguments = ["--ros-args"]
     for name, value in (PARAMETERS | bad).items():

@@ -1,7 +1,7 @@
 """The SpinePhantomFreehand sweep, the volumes that PLUS made of it, and the comparison that every result must pass.
 
-Nothing here uses the compounding code: poses come from the header by regular expressions, pixels from SimpleITK, and the
-exact mean from float64 numpy.
+Nothing here uses the compounding code: poses come from the header by regular expressions, pixels from SimpleITK,
+and the exact mean from float64 numpy.
 """
 
 from __future__ import annotations
@@ -72,7 +72,8 @@ def hit_in_both(values: np.ndarray, hit: np.ndarray, expected: np.ndarray) -> tu
     both = hit & (expected > 0)
     if both.sum() < 100:
         return 0.0, 0.0
-    return float(np.corrcoef(values[both].astype(float), expected[both])[0, 1]), float(both.sum() / (expected > 0).sum())
+    correlation = np.corrcoef(values[both].astype(float), expected[both])[0, 1]
+    return float(correlation), float(both.sum() / (expected > 0).sum())
 
 
 def exact_mean(oracle: Oracle, origin: np.ndarray, shape: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:

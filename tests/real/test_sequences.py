@@ -24,8 +24,8 @@ def sweeps(usx_data):
     return usx_data / "sweeps"
 
 
-@pytest.mark.parametrize("name", ["BoneUltrasound_L14", "TransformInterpolationTest", "UltrasonixCurvilinearScanConvertedData",
-                                  "fCal_Test_Calibration_3NWires_fCal2.0"])
+@pytest.mark.parametrize("name", ["BoneUltrasound_L14", "TransformInterpolationTest",
+                                  "UltrasonixCurvilinearScanConvertedData", "fCal_Test_Calibration_3NWires_fCal2.0"])
 def test_pixels_equal_those_of_simpleitk(sweeps, name):
     path = sweeps / f"{name}.igs.mha"
     assert np.array_equal(read_sequence(path).images, sitk.GetArrayFromImage(sitk.ReadImage(str(path))))
@@ -101,8 +101,8 @@ def test_beams_of_a_real_curved_probe_are_straight(sweeps):
     tables = make_tables(MaskSettings("fan", fan=fan), image.shape, (0.15, 0.15))
     found = sample_beams(np.ascontiguousarray(image), tables.columns, tables.rows)
     along = beams if beams.shape[0] == 96 else beams.T
-    pick = np.ix_(np.linspace(0, along.shape[0] - 1, 48).astype(int), np.linspace(0, along.shape[1] - 1, 200).astype(int))
-    near = np.ix_(np.linspace(0, found.shape[0] - 1, 48).astype(int), np.linspace(0, found.shape[1] - 1, 200).astype(int))
+    pick, near = (np.ix_(*(np.linspace(0, size - 1, count).astype(int)
+                           for size, count in zip(values.shape, (48, 200), strict=True))) for values in (along, found))
     straight = np.corrcoef(along[pick].ravel().astype(float), found[near].ravel())[0, 1]
     mirrored = np.corrcoef(along[pick][::-1].ravel().astype(float), found[near].ravel())[0, 1]
     assert max(straight, mirrored) > 0.8

@@ -122,7 +122,8 @@ def test_torch_gives_the_same_bits(sweep, distribution, combination):
     lattice, region = scout(matrices, run_corners(runs), oracle_of.SPACING)
     results = []
     for engine, order in ((make_engine("numba", 2), [3, 9, 15]), (make_engine("torch", device="cpu"), [15, 3, 9])):
-        compounder = Compounder(CompoundingSettings(CellKind(distribution, combination), 8), lattice, runs, engine, region)
+        settings = CompoundingSettings(CellKind(distribution, combination), 8)
+        compounder = Compounder(settings, lattice, runs, engine, region)
         for frame in order:
             number = np.array([frame])
             compounder.add(Frames(sequence.images[number], matrices[number], number, number))

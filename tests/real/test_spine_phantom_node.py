@@ -76,8 +76,8 @@ def client():
 def start_node(acquisition: Path, save_folder: Path, combination: str) -> subprocess.Popen:
     program = NODE + "import sys; from usx_compounding.node import main; sys.exit(main())"
     command = [sys.executable, "-c", program, "--ros-args", "--params-file", str(CONFIG), "--params-file",
-               str(acquisition / "params.yaml"), "-p", f"save_folder:={save_folder}", "-p", f"combination:={combination}",
-               "-p", "save_name:=volume", "-p", "idle_timeout:=2.0"]
+               str(acquisition / "params.yaml"), "-p", f"save_folder:={save_folder}", "-p",
+               f"combination:={combination}", "-p", "save_name:=volume", "-p", "idle_timeout:=2.0"]
     return subprocess.Popen(command, env=os.environ | {"PYTHONUNBUFFERED": "1"})
 
 

@@ -15,8 +15,8 @@ from usx_compounding.mask import Fan, MaskSettings, make_mask
 class BeamTables:
     """Tables for images of one size. ``columns``, ``rows``: (beams, samples) float32 place of each sample, pixels.
 
-    ``back``: (rows, columns) int32 sample (beam * samples + sample) nearest to each pixel, -1 outside the field of view.
-    ``sample_mm``: distance of samples along a beam; ``beam_mm``: mean distance of neighbouring beams.
+    ``back``: (rows, columns) int32 sample (beam * samples + sample) nearest to each pixel, -1 outside the field of
+    view. ``sample_mm``: distance of samples along a beam; ``beam_mm``: mean distance of neighbouring beams.
     """
 
     columns: NDArray[np.float32]

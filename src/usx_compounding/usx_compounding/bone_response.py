@@ -1,9 +1,10 @@
 """How much each pixel of a B-mode image looks like the surface of bone: a bright ridge with a shadow below it.
 
-Bone reflects almost everything, so along a beam its surface is a bright, thin echo, brighter than the tissue before it, and
-what follows is dark down to the end of the image. The response is the product of these three, after the bone measures
-built from reflection and shadow (Foroughi et al., "Ultrasound bone segmentation using dynamic programming",
-IEEE Ultrasonics Symposium 2007); here each is a mean over a window with a physical size, found from one integral image.
+Bone reflects almost everything, so along a beam its surface is a bright, thin echo, brighter than the tissue before
+it, and what follows is dark down to the end of the image. The response is the product of these three, after the
+bone measures built from reflection and shadow (Foroughi et al., "Ultrasound bone segmentation using dynamic
+programming", IEEE Ultrasonics Symposium 2007); here each is a mean over a window with a physical size, found from
+one integral image.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class BoneSettings:
 
 
 class BoneDetector:
-    """Bone response of images of one size. Not safe for several threads only in so far as numba is: it holds no state."""
+    """Bone response of images of one size; it keeps no state between images."""
 
     def __init__(self, mask: MaskSettings, shape: tuple[int, int], pixel_mm: tuple[float, float],
                  settings: BoneSettings | None = None) -> None:

@@ -34,12 +34,12 @@ class BoneChannel:
     bricks: NDArray[np.int64]
 
 
-def thin(channel: BoneChannel, beam: NDArray[np.float64], threshold: float = 30.0) -> SurfacePoints:
+def thin(channel: BoneChannel, beam: NDArray[np.float64], threshold: float = 60.0) -> SurfacePoints:
     """Surface points of a bone channel. ``beam``: (3,) mean direction of the beams in the volume's frame.
 
     A voxel counts when its response reaches ``threshold`` and is not exceeded one and two voxels up and down the beam;
-    the peak is refined by a parabola. Points with fewer than three others within two voxels along every axis are speckle
-    and dropped.
+    the peak is refined by a parabola. Points with fewer than three others within two voxels along every axis are
+    speckle and dropped.
     """
     length = float(np.linalg.norm(beam))
     direction = np.array([0.0, 0.0, -1.0]) if length < 1e-9 else np.asarray(beam, dtype=np.float64) / length

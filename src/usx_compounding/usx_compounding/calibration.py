@@ -45,10 +45,11 @@ def pixel_spacing(image_to_probe: Matrix) -> tuple[float, float]:
 
 
 def display_frame(image_to_probe: Matrix) -> Matrix:
-    """(4, 4) rigid frame of the image in the probe, mm: nearest to the directions of columns and rows, for display only.
+    """(4, 4) rigid frame of the image in the probe, mm: nearest to the directions of columns and rows, for display
+    only.
 
-    The third column of a calibration says nothing about pixels; some are mirrored there. Raises BadCalibration when columns
-    and rows run the same way.
+    The third column of a calibration says nothing about pixels; some are mirrored there. Raises BadCalibration when
+    columns and rows run the same way.
     """
     column, row = image_to_probe[:3, 0], image_to_probe[:3, 1]
     normal = np.cross(column, row)

@@ -9,7 +9,8 @@
 
 The key of "latest" is (sequence + 1) << 32 | row-major pixel index << 8 | value, for images below 2**24 pixels.
 Zero always means "nothing came", so fresh memory needs no filling. 2**27 pixels of 255 sum to less than 2**35; a full
-linear weight is 2**24, times 255 below 2**32. The compounder counts what may have come and checks before a limit is near.
+linear weight is 2**24, times 255 below 2**32. The compounder counts what may have come and checks before a limit is
+near.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class CellKind:
 
     def __post_init__(self) -> None:
         if self.distribution not in DISTRIBUTIONS:
-            raise UsxError(f"distribution {self.distribution!r} is unknown: it must be one of {', '.join(DISTRIBUTIONS)}")
+            raise UsxError(f"distribution {self.distribution!r} is unknown: it must be {' or '.join(DISTRIBUTIONS)}")
         if self.combination not in COMBINATIONS:
             raise UsxError(f"combination {self.combination!r} is unknown: it must be one of {', '.join(COMBINATIONS)}")
 
@@ -80,8 +81,8 @@ class CellKind:
 class Compounded:
     """A read-out: (z, y, x) arrays of one region. ``hit``: where any pixel came; values are 0 elsewhere.
 
-    ``mean``: float64, unrounded (for maximum and latest the value itself). ``weight``: float64, pixels (or sum of linear
-    weights) per voxel; 0 or 1 for maximum and latest.
+    ``mean``: float64, unrounded (for maximum and latest the value itself). ``weight``: float64, pixels (or sum of
+    linear weights) per voxel; 0 or 1 for maximum and latest.
     """
 
     mean: NDArray[np.float64]

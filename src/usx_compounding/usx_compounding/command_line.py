@@ -39,7 +39,7 @@ def add_source_options(parser: argparse.ArgumentParser) -> None:
 
 
 def calibration_of(options: argparse.Namespace, sequence: Sequence) -> Matrix:
-    """Image -> probe of the options, or of the sequence itself. Raises UsxError saying what to give when there is none."""
+    """Image -> probe of the options or of the sequence. Raises UsxError saying what to give when there is none."""
     if options.image_to_probe is not None:
         return parse_matrix(options.image_to_probe, "--image-to-probe")
     if options.calibration is not None:

@@ -27,7 +27,7 @@ coordinates. A first pass over the poses finds the volume's box; the result does
 the number of threads or the device. Research use only; not a medical device."""
 EXAMPLES = """examples:
   compound sweep.igs.mha volume.nrrd --calibration PlusDeviceSet.xml
-  compound sweep.igs.mha volume.nii.gz --calibration PlusDeviceSet.xml --distribution linear --fill stick --spacing 0.4"""
+  compound sweep.igs.mha volume.nii.gz --calibration PlusDeviceSet.xml --distribution linear --fill stick"""
 FRAMES_AT_ONCE = 16
 
 
@@ -40,9 +40,11 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--spacing", type=float, default=0.5, help="voxel edge, mm (default %(default)s)")
     options.add_argument("--distribution", choices=DISTRIBUTIONS, default="nearest", help="default %(default)s")
     options.add_argument("--combination", choices=COMBINATIONS, default="mean", help="default %(default)s")
-    options.add_argument("--reject-below", type=int, default=0, metavar="GREY", help="leave darker pixels out, 0 .. 255")
+    options.add_argument("--reject-below", type=int, default=0, metavar="GREY",
+                         help="leave darker pixels out, 0 .. 255")
     options.add_argument("--fill", choices=METHODS, default="none", help="how to fill holes (default %(default)s)")
-    options.add_argument("--fill-reach", type=int, default=9, metavar="VOXELS", help="over how many (default %(default)s)")
+    options.add_argument("--fill-reach", type=int, default=9, metavar="VOXELS",
+                         help="over how many (default %(default)s)")
     options.add_argument("--engine", choices=("numba", "torch"), default="numba", help="default %(default)s")
     options.add_argument("--device", default="cuda", help="device of the torch engine (default %(default)s)")
     options.add_argument("--threads", type=int, default=2, help="threads of the numba engine (default %(default)s)")

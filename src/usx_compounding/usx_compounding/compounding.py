@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -29,7 +29,7 @@ class CompoundingSettings:
     ``memory_limit_bytes`` bounds the cells, the old and the new ones together while a volume grows.
     """
 
-    kind: CellKind = CellKind("nearest", "mean")
+    kind: CellKind = field(default_factory=lambda: CellKind("nearest", "mean"))
     rejection_threshold: int = 0
     memory_limit_bytes: int = 2 * 2**30
 
@@ -40,8 +40,8 @@ class CompoundingSettings:
 
 @dataclass(frozen=True)
 class Frames:
-    """Frames with their place. ``images``: (frames, rows, columns) uint8; ``image_to_world``: (frames, 4, 4), pixels to mm;
-    ``stamps``: (frames,) int64 ns; ``sequences``: (frames,) int64, to tell frames of one stamp apart."""
+    """Frames with their place. ``images``: (frames, rows, columns) uint8; ``image_to_world``: (frames, 4, 4),
+    pixels to mm; ``stamps``: (frames,) int64 ns; ``sequences``: (frames,) int64, to tell frames of one stamp apart."""
 
     images: NDArray[np.uint8]
     image_to_world: NDArray[np.float64]
@@ -111,7 +111,7 @@ class Compounder:
         return (coordinates + rounding_offset(self.settings.kind.distribution)) >> FRACTION_BITS
 
     def reserve(self, image_to_world: NDArray[np.float64], shape: tuple[int, int]) -> None:
-        """Make room for frames of ``shape`` (rows, columns) at these places. Raises VolumeTooLarge when there is none."""
+        """Make room for frames of ``shape`` (rows, columns) at these places. Raises VolumeTooLarge if there is none."""
         if not self._fixed:
             self._hold(self.needed_region(image_to_world, shape))
 

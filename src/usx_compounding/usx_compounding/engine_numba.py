@@ -1,11 +1,13 @@
 """Compounding on the CPU: numba kernels on slabs of the volume, one slab per thread.
 
-Every thread walks all frames, but only where they lie in its own slab, so no two threads ever write the same voxel and no
-sum needs a lock or a merge. The cuts between slabs are quantiles of the pixels' coordinates, so the slabs hold equal work.
+Every thread walks all frames, but only where they lie in its own slab, so no two threads ever write the same voxel
+and no sum needs a lock or a merge. The cuts between slabs are quantiles of the pixels' coordinates, so the slabs
+hold equal work.
 """
 
 from __future__ import annotations
 
+import itertools
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -71,7 +73,8 @@ def _cuts(steps: NDArray[np.int64], runs: Runs, threads: int, limits: NDArray[np
     if threads == 1:
         return 0, []
     chosen = runs[np.linspace(0, len(runs) - 1, SAMPLES_PER_FRAME).astype(int)].astype(np.int64)
-    fractions = np.linspace(0.0, 1.0, SAMPLES_PER_FRAME)[np.argsort(np.arange(SAMPLES_PER_FRAME) * 37 % SAMPLES_PER_FRAME)]
+    scattered = np.argsort(np.arange(SAMPLES_PER_FRAME) * 37 % SAMPLES_PER_FRAME)
+    fractions = np.linspace(0.0, 1.0, SAMPLES_PER_FRAME)[scattered]
     columns = (chosen[:, 1] + fractions * (chosen[:, 2] - 1 - chosen[:, 1])).astype(np.int64)
     voxels = (pixel_coordinates(steps, columns, chosen[:, 0]) >> FRACTION_BITS).reshape(-1, 3)
     inside = voxels[((voxels >= 0) & (voxels < limits)).all(axis=1)]
@@ -93,7 +96,7 @@ def _phases(low: NDArray[np.int64], high: NDArray[np.int64], axis: int, cuts: li
     """
     edges = [int(low[axis]), *cuts, int(high[axis])]
     slabs, seams = [], []
-    for first, last in zip(edges[:-1], edges[1:], strict=True):
+    for first, last in itertools.pairwise(edges):
         inner = last - 1 if seam and last != edges[-1] else last
         slabs.append(_cut_box(low, high, axis, first, inner))
         if inner != last:

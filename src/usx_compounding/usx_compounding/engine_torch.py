@@ -28,7 +28,7 @@ class TorchEngine:
         try:
             import torch
         except ImportError as error:
-            raise UsxError("the torch engine needs the package torch: install it, or choose the numba engine") from error
+            raise UsxError("the torch engine needs the package torch: install it, or choose engine numba") from error
         self._torch = torch
         if device.startswith("cuda") and not torch.cuda.is_available():
             raise UsxError(f"device {device!r} is not there (no CUDA): choose engine numba, or device cpu")

@@ -1,9 +1,9 @@
 """Voxel coordinates in fixed point: what makes a volume the same for any order of frames, threads or device.
 
-A frame's matrix image -> lattice (pixels -> voxels) is rounded once to multiples of 2**-32 voxel. From there on a pixel's
-coordinate is exact integer arithmetic, t + column * a + row * b, which every machine computes alike and which a kernel can
-walk by addition. The rounding moves no pixel by more than (columns + rows) * 2**-33 voxel: 2e-7 voxel for a large image.
-Sums and weights are integers too, and integer sums do not depend on their order.
+A frame's matrix image -> lattice (pixels -> voxels) is rounded once to multiples of 2**-32 voxel. From there on a
+pixel's coordinate is exact integer arithmetic, t + column * a + row * b, which every machine computes alike and
+which a kernel can walk by addition. The rounding moves no pixel by more than (columns + rows) * 2**-33 voxel: 2e-7
+voxel for a large image. Sums and weights are integers too, and integer sums do not depend on their order.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The chain of transforms from the probe to the world, as a robot publishes it, turned into pose samples.
 
-A pose sample is made only at a moment at which the robot said something about the chain, and only when every moving edge of
-the chain has a sample at that moment or two near ones around it. tf2's own look-up interpolates across gaps of any
-length, so samples made from it would hide just those faults that the gates of `pose_buffer` must see.
+A pose sample is made only at a moment at which the robot said something about the chain, and only when every moving
+edge of the chain has a sample at that moment or two near ones around it. tf2's own look-up interpolates across gaps
+of any length, so samples made from it would hide just those faults that the gates of `pose_buffer` must see.
 """
 
 from __future__ import annotations

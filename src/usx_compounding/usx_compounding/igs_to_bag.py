@@ -25,8 +25,10 @@ def parser() -> argparse.ArgumentParser:
     options = argparse.ArgumentParser("igs_to_bag", description=DESCRIPTION, epilog=EXAMPLES,
                                       formatter_class=argparse.RawDescriptionHelpFormatter)
     command_line.add_source_options(options)
-    options.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to make; must be empty or absent")
-    options.add_argument("--spacing", type=float, default=0.5, help="voxel edge for the replay, mm (default %(default)s)")
+    options.add_argument("--out", type=Path, required=True, metavar="DIR",
+                         help="folder to make; must be empty or absent")
+    options.add_argument("--spacing", type=float, default=0.5,
+                         help="voxel edge for the replay, mm (default %(default)s)")
     options.add_argument("--delay", type=float, default=0.0, metavar="S",
                          help="tracker lag, s, as the temporal calibration gives it (default %(default)s)")
     options.add_argument("--quiet", action="store_true", help="no progress bar")
@@ -40,7 +42,8 @@ def convert(options: argparse.Namespace) -> None:
                                  command_line.names_of(options), options.spacing, options.delay)
     with command_line.progress_bar("writing frames", options.quiet) as progress:
         written = write_acquisition(options.out, sequence, settings, options.sequence.name, progress)
-    Console().print(f"{options.out}: {written.frames} frames, {written.poses} poses, {written.invalid} invalid poses left out")
+    Console(soft_wrap=True).print(f"{options.out}: {written.frames} frames, {written.poses} poses, "
+                                  f"{written.invalid} invalid poses left out")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,8 +1,9 @@
 """CPU kernels, nearest distribution: each pixel goes to the one voxel whose centre is nearest, floor(q + 0.5).
 
-All take ``cells`` (voxels, values per voxel), ``images`` (frames, rows, columns) uint8, ``steps`` (frames, 3, 3) with the
-rounding offset added, ``runs`` of the mask, and the box ``low`` <= voxel < ``high`` that this call may write; ``strides``
-are the distances of neighbours along y and z in ``cells``. They hold no lock, so calls on separate boxes run in parallel.
+All take ``cells`` (voxels, values per voxel), ``images`` (frames, rows, columns) uint8, ``steps`` (frames, 3, 3)
+with the rounding offset added, ``runs`` of the mask, and the box ``low`` <= voxel < ``high`` that this call may
+write; ``strides`` are the distances of neighbours along y and z in ``cells``. They hold no lock, so calls on
+separate boxes run in parallel.
 """
 
 from __future__ import annotations

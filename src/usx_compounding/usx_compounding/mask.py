@@ -35,7 +35,7 @@ class Fan:
         if not 0.0 <= self.radius_min < self.radius_max:
             raise UsxError(f"fan radii {self.radius_min} .. {self.radius_max} px: needed is 0 <= smallest < largest")
         if not -90.0 < self.angle_min < self.angle_max < 90.0:
-            raise UsxError(f"fan angles {self.angle_min} .. {self.angle_max} degrees: needed is -90 < smallest < largest < 90")
+            raise UsxError(f"fan angles {self.angle_min} .. {self.angle_max} degrees: needed: -90 < first < last < 90")
 
     def polar(self, columns: NDArray, rows: NDArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Radius (px) and angle (degrees) of pixels."""
@@ -102,7 +102,7 @@ def run_pixels(runs: Runs) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 
 
 def outline(settings: MaskSettings, rows: int, columns: int) -> NDArray[np.float64]:
-    """(points, 2) columns and rows of a closed line around the field of view, for drawing; the last point is the first."""
+    """(points, 2) columns and rows of a closed line around the field of view; the last point is the first."""
     if settings.kind == "fan" and settings.fan is not None:
         fan = settings.fan
         angles = np.radians(np.linspace(fan.angle_min, fan.angle_max, 9))

@@ -1,4 +1,4 @@
-"""compounding_node: images and poses in, bone surface, live slice and coverage out. Subscribe, convert, call, publish."""
+"""compounding_node: images and poses in; bone surface, live slice and coverage out."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Poses of a tracked probe in time, and the pose at the moment of a frame, or the reason why there is none.
 
-Nothing is extrapolated. A moment between two samples gets the screw motion between them (constant axis, turn and pitch),
-provided the samples are near enough in time and the motion is slow enough to be believed. Times are those of the data.
+Nothing is extrapolated. A moment between two samples gets the screw motion between them (constant axis, turn and
+pitch), provided the samples are near enough in time and the motion is slow enough to be believed. Times are those
+of the data.
 """
 
 from __future__ import annotations
@@ -138,7 +139,7 @@ class PoseBuffer:
         return PoseAnswer("ok", interpolate_screw(before.probe_to_world, after.probe_to_world, fraction))
 
     def still_since(self) -> int:
-        """How long (ns) the newest samples have repeated one and the same pose: a probe at rest, or a frozen tracker."""
+        """How long (ns) the newest samples have repeated one pose: a probe at rest, or a frozen tracker."""
         if not self._samples:
             return 0
         last = self._samples[-1]

@@ -1,4 +1,4 @@
-"""An acquisition folder written from a tracked sequence: rosbag2 (mcap), params.yaml, acquisition.yaml. No ROS needed."""
+"""An acquisition folder written from a tracked sequence: rosbag2 (mcap), params.yaml, acquisition.yaml."""
 
 from __future__ import annotations
 
@@ -52,7 +52,8 @@ class Written:
 
 def write_acquisition(folder: Path, sequence: Sequence, settings: RecordingSettings, source: str,
                       progress: Callable[[int, int], None] = lambda done, total: None) -> Written:
-    """Write ``folder``/{bag/, params.yaml, acquisition.yaml}; every good image, and a pose where the tracker vouched for it.
+    """Write ``folder``/{bag/, params.yaml, acquisition.yaml}; every good image, and a pose where the tracker
+    vouched for it.
 
     A frame without a pose is kept: replaying it must show that it is rejected. ``source``: name for acquisition.yaml.
     Raises UsxError when the folder is in the way, the images are not 8-bit grey, or not a single pose is good.
@@ -62,7 +63,7 @@ def write_acquisition(folder: Path, sequence: Sequence, settings: RecordingSetti
     if not len(placed.numbers):
         raise UsxError(f"none of the {len(sequence)} frames has a good pose: {placed.rejected}")
     if sequence.images.dtype != np.uint8 or not sequence.images.size:
-        raise UsxError(f"images of type {sequence.images.dtype}, shape {sequence.images.shape}: 8-bit grey ones are needed")
+        raise UsxError(f"images of type {sequence.images.dtype}, shape {sequence.images.shape}: 8-bit grey is needed")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsxError(f"{folder} exists and is not empty: name another folder, or remove it")
     stamps = [stamp_nanoseconds(seconds) for seconds in sequence.timestamps()]

@@ -33,7 +33,7 @@ class Lattice:
         if not (np.isfinite(self.spacing) and self.spacing > 0):
             raise UsxError(f"voxel spacing {self.spacing} mm must be positive")
         if not is_rigid(self.volume_to_world, 1e-6):
-            raise UsxError("the volume's axes (volume_to_world) must be a rigid transform: rotation and translation only")
+            raise UsxError("the volume's axes (volume_to_world) must be rigid: rotation and translation only")
 
     @property
     def world_to_lattice(self) -> Matrix:
@@ -88,8 +88,8 @@ class Region:
 def grown(current: Region, needed: Region, first: Region) -> Region:
     """A region around both, with room to spare on the sides that had to move.
 
-    A side gets twice the room that it has moved since the ``first`` region, 24 voxels at least: the direction of the sweep
-    triples and is re-allocated only a few times, while a trembling side costs little.
+    A side gets twice the room that it has moved since the ``first`` region, 24 voxels at least: the direction of
+    the sweep triples and is re-allocated only a few times, while a trembling side costs little.
     """
     low = np.minimum(current.low, needed.low)
     high = np.maximum(current.high, needed.high)
@@ -119,8 +119,8 @@ def scout(image_to_world: NDArray[np.float64], corners: NDArray[np.int64], spaci
     """Lattice and region that hold given frames tightly: the first pass of an off-line reconstruction.
 
     ``image_to_world``: (frames, 4, 4), pixels to mm; ``corners``: (4, 2) columns and rows of the used rectangle;
-    ``axes``: (3, 3) directions of the volume as columns, default those of world. Voxel (0, 0, 0) lies at the corner of the
-    box around all frames, a hair (2**-16 voxel) outside it so that no rounding leaves a corner pixel out.
+    ``axes``: (3, 3) directions of the volume as columns, default those of world. Voxel (0, 0, 0) lies at the corner
+    of the box around all frames, a hair (2**-16 voxel) outside it so that no rounding leaves a corner pixel out.
     """
     axes = np.eye(3) if axes is None else axes
     pixels = np.column_stack([corners, np.zeros(len(corners)), np.ones(len(corners))]).astype(np.float64)

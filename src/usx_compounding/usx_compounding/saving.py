@@ -24,9 +24,9 @@ class CannotSave(UsxError):
 def save_volume(folder: str | Path, name: str, file_format: str, volume: Volume) -> Path:
     """Write ``folder``/``name``.``file_format`` and return its path.
 
-    ``name`` may hold letters, digits, dots, dashes and underscores only, so it cannot leave the folder. The file appears
-    under its name only after it has been read back and found equal. Raises CannotSave for a bad name or format, a folder
-    that cannot be made or written, a full disk.
+    ``name`` may hold letters, digits, dots, dashes and underscores only, so it cannot leave the folder. The file
+    appears under its name only after it has been read back and found equal. Raises CannotSave for a bad name or
+    format, a folder that cannot be made or written, a full disk.
     """
     if not SAFE_NAME.fullmatch(name):
         raise CannotSave(f"volume name {name!r} is refused: letters, digits, '.', '_' and '-' only, no folders")

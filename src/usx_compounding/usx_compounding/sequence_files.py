@@ -40,7 +40,7 @@ def write_sequence(path: str | Path, sequence: Sequence, code: str = "MFA", comp
         partial.unlink(missing_ok=True)
 
 
-def _module(path: Path):  # type: ignore[no-untyped-def]  # noqa: ANN202 - a module of this package
+def _module(path: Path):  # type: ignore[no-untyped-def]
     ending = path.suffix.lower()
     if ending in METAIMAGE_KINDS:
         return sequence_metaimage

@@ -78,8 +78,8 @@ def _layout(header: dict[str, str], path: Path) -> PixelLayout:
     sizes = sequence_fields.integers(header["DimSize"], "DimSize", path)
     kinds = header.get("Kinds", " ".join(["domain"] * (len(sizes) - 1) + ["list"])).lower().split()
     if len(sizes) not in (3, 4) or len(kinds) != len(sizes) or kinds[-1] not in ("list", "time"):
-        raise BadSequence(f"{path}: DimSize = {header['DimSize']}, Kinds = {header.get('Kinds', 'not given')}: needed are "
-                          "columns, rows, (depth 1,) frames, kind of the last 'list' or 'time'")
+        raise BadSequence(f"{path}: DimSize = {header['DimSize']}, Kinds = {header.get('Kinds', 'not given')}: needed "
+                          "are columns, rows, (depth 1,) frames, kind of the last 'list' or 'time'")
     if len(sizes) == 4 and sizes[2] > 1:
         raise BadSequence(f"{path}: frames with {sizes[2]} planes; one plane per frame is readable")
     name = header.get("ElementType", "MET_UCHAR")

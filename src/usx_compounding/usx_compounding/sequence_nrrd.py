@@ -1,4 +1,4 @@
-"""NRRD sequences (.igs.nrrd, .seq.nrrd, .nrrd): those of IGSIO/PLUS, and those that 3D Slicer's Sequences module saves."""
+"""NRRD sequences (.igs.nrrd, .seq.nrrd, .nrrd): those of IGSIO/PLUS, and those that 3D Slicer saves."""
 
 from __future__ import annotations
 
@@ -91,8 +91,8 @@ def _layout(header: dict[str, str], path: Path) -> PixelLayout:
         by_kind[_role(kind)].append(size)
     pixels = by_kind["pixels"]
     if len(by_kind["frames"]) != 1 or len(pixels) not in (2, 3) or (len(pixels) == 3 and pixels[2] > 1):
-        raise BadSequence(f"{path}: sizes {header['sizes']}, kinds {header.get('kinds', 'not given')}: needed are columns, "
-                          "rows, (depth 1,) and one axis of kind 'list' or 'time'")
+        raise BadSequence(f"{path}: sizes {header['sizes']}, kinds {header.get('kinds', 'not given')}: needed are "
+                          "columns, rows, (depth 1,) and one axis of kind 'list' or 'time'")
     roles = [_role(kind) for kind in kinds]
     if roles[-1] != "frames" and roles[0] != "frames":
         raise BadSequence(f"{path}: the axis of frames must be the first or the last, kinds are {header['kinds']}")

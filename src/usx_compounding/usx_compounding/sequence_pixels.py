@@ -44,7 +44,7 @@ def check_layout(layout: PixelLayout, path: Path) -> None:
     if layout.channels not in (1, 3):
         raise BadSequence(f"{path}: {layout.channels} values per pixel; 1 (grey) or 3 (colour) are readable")
     if layout.byte_count > MAX_PIXEL_BYTES:
-        raise BadSequence(f"{path}: its header claims {layout.byte_count} bytes of pixels; the limit is {MAX_PIXEL_BYTES}")
+        raise BadSequence(f"{path}: its header claims {layout.byte_count} bytes of pixels; limit is {MAX_PIXEL_BYTES}")
     try:
         orientation.parse(layout.orientation)
     except UsxError as error:
@@ -57,7 +57,7 @@ def to_images(data: bytes, layout: PixelLayout, path: Path) -> NDArray:
     Raises BadSequence when the bytes are fewer than the layout needs.
     """
     if len(data) < layout.byte_count:
-        raise BadSequence(f"{path}: holds {len(data)} bytes of pixels, its header promises {layout.byte_count}: cut short?")
+        raise BadSequence(f"{path}: holds {len(data)} bytes of pixels, its header says {layout.byte_count}: cut short?")
     values = np.frombuffer(data, layout.element, count=layout.byte_count // layout.element.itemsize)
     if layout.frames_first:  # the list axis runs fastest
         values = values.reshape(layout.rows, layout.columns, layout.channels, layout.frames)
@@ -87,7 +87,7 @@ def inflate(stream: BinaryIO, expected: int, encoding: str, path: Path) -> bytes
 
 
 def open_pixels(path: Path, sibling: str) -> BinaryIO:
-    """Open the separate pixel file that a header names. Raises BadSequence unless it is a plain neighbour of ``path``."""
+    """Open the pixel file that a header names. Raises BadSequence unless it is a plain neighbour of ``path``."""
     if not sibling or Path(sibling).name != sibling or sibling in (".", ".."):
         raise BadSequence(f"{path}: pixel file {sibling!r} is refused: it must lie beside the header, without a folder")
     try:

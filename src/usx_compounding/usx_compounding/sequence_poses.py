@@ -39,8 +39,9 @@ class PlacedFrames:
 def probe_pose(sequence: Sequence, frame: int, names: TransformNames) -> Matrix | None:
     """(4, 4) probe -> world, mm, of a frame, or None when the tracker did not vouch for it.
 
-    world is the file's Reference: inv(ReferenceToTracker) @ ProbeToTracker, exactly as the file's numbers give it. They have
-    six digits, so the product is off a rigid transform by 1e-6, and so is the pixel at the end of it by some 1e-4 mm.
+    world is the file's Reference: inv(ReferenceToTracker) @ ProbeToTracker, exactly as the file's numbers give it.
+    They have six digits, so the product is off a rigid transform by 1e-6, and so is the pixel at the end of it by
+    some 1e-4 mm.
     """
     probe = sequence.transform(names.probe, frame)
     pose, ok = probe.a_to_b, probe.ok
@@ -51,7 +52,7 @@ def probe_pose(sequence: Sequence, frame: int, names: TransformNames) -> Matrix 
 
 
 def place_frames(sequence: Sequence, names: TransformNames | None = None) -> PlacedFrames:
-    """Poses of all good frames. Raises BadSequence naming the transforms at hand when the file has none of that name."""
+    """Poses of all good frames. Raises BadSequence naming those at hand when the file has no such transform."""
     names = names or TransformNames()
     for name in filter(None, (names.probe, names.reference)):
         if name not in sequence.transform_names():

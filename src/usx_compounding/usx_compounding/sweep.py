@@ -27,14 +27,14 @@ BONE_KIND = CellKind("nearest", "maximum")  # 2 bytes per voxel; most voxels are
 
 @dataclass(frozen=True)
 class SweepSettings:
-    """``image_to_probe``: (4, 4) pixels -> mm, used exactly as given. ``bone_threshold``: least mean response, 0 .. 255."""
+    """``image_to_probe``: (4, 4) pixels -> mm, exactly as given. ``bone_threshold``: least response, 0 .. 255."""
 
     image_to_probe: Matrix
     lattice: Lattice
     compounding: CompoundingSettings = field(default_factory=CompoundingSettings)
     mask: MaskSettings = field(default_factory=MaskSettings)
     bone: BoneSettings = field(default_factory=BoneSettings)
-    bone_threshold: float = 30.0
+    bone_threshold: float = 60.0
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class Sweep:
         return SlicePoints(points, matched.frame.image[rows, columns].astype(np.float32))
 
     def grey_volume(self, filling: hole_filling.Method = "none", reach: int = 9) -> Volume:
-        """Compounded grey levels in world, mm, holes filled over ``reach`` voxels. Raises UsxError before the first frame."""
+        """Grey levels in world, mm, holes filled over ``reach`` voxels. Raises UsxError before the first frame."""
         return filled_volume(self._grey, filling, reach)
 
     def bone_volume(self) -> Volume:
@@ -130,7 +130,7 @@ def _as_pixels(columns_rows: NDArray) -> NDArray[np.float64]:
 
 
 def warm_up(kind: CellKind) -> None:
-    """Compile what a sweep of ``kind`` calls on the CPU (or load it from numba's cache), so that no frame waits for it."""
+    """Compile what a sweep of ``kind`` calls on the CPU, or load it from the cache, so that no frame waits."""
     engine = make_engine("numba", threads=1)
     lattice = Lattice(np.eye(4), 1.0)
     settings = SweepSettings(np.eye(4), lattice, CompoundingSettings(kind, memory_limit_bytes=2**26))

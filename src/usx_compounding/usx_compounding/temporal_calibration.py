@@ -36,8 +36,9 @@ class Delay:
 def bottom_depth(images: NDArray[np.uint8], faintest: int = 30) -> Signal:
     """(frames,) row at which the flat bottom crosses the middle column of each image (frames, rows, columns).
 
-    In every fourth column the brightest pixel is taken; the line through them is that of the median slope (Theil-Sen), so
-    a third of them may lie elsewhere. Frames with fewer than ten columns that reach ``faintest`` grey levels give NaN.
+    In every fourth column the brightest pixel is taken; the line through them is that of the median slope
+    (Theil-Sen), so a third of them may lie elsewhere. Frames with fewer than ten columns that reach ``faintest``
+    grey levels give NaN.
     """
     columns = np.arange(0, images.shape[2], 4)
     depth = np.full(len(images), np.nan)
@@ -68,7 +69,7 @@ def find_delay(image_times: Signal, image_signal: Signal, tracker_times: Signal,
     first = max(image_times[0], tracker_times[0]) + max_lag
     last = min(image_times[-1], tracker_times[-1]) - max_lag
     if last - first < 2 * max_lag:
-        raise CannotCalibrate(f"the signals overlap by {last - first + 2 * max_lag:.2f} s; {4 * max_lag:g} s are needed")
+        raise CannotCalibrate(f"the signals overlap by {last - first + 2 * max_lag:.2f} s; needed: {4 * max_lag:g} s")
     grid = np.arange(first, last, step)
     wanted = _normalised(np.interp(grid, image_times, image_signal), "image")
     lags = np.arange(-round(max_lag / step), round(max_lag / step) + 1) * step
@@ -76,8 +77,8 @@ def find_delay(image_times: Signal, image_signal: Signal, tracker_times: Signal,
                        for lag in lags])
     best = int(np.abs(scores).argmax())
     if best in (0, len(lags) - 1):
-        raise CannotCalibrate(f"the best lag lies at the edge, {lags[best]:+.3f} s: the true one is larger, or the signals "
-                              "show different motions")
+        raise CannotCalibrate(f"the best lag lies at the edge, {lags[best]:+.3f} s: the true one is larger, or the "
+                              "signals show different motions")
     if abs(scores[best]) < 0.8:
         raise CannotCalibrate(f"the signals correlate by {scores[best]:.2f} at best; 0.8 is needed: is it one motion?")
     before, here, after = np.abs(scores[best - 1:best + 2])

@@ -175,7 +175,7 @@ def test_bad_values_are_refused_by_name(bad):
 @pytest.mark.parametrize("contradiction", [{"mask_kind": "fan"}, {"mask_kind": "rectangle"},
                                            {"mask_kind": "fan", "mask_fan": [0.0, 0.0, 5.0, 1.0, -3.0, 3.0]}])
 def test_values_that_contradict_each_other(contradiction):
-    with pytest.raises(UsxError, match="mask_|fan"):
+    with pytest.raises(UsxError, match=r"mask_|fan"):
         parameters.live_settings(values(**contradiction))
 
 
@@ -194,7 +194,8 @@ def recording(tmp_path, count=6, invalid=(2,), bad_image=(4,)):
     fields = []
     for number in range(count):
         probe = make_transform(np.eye(3), [5.0, 6.0 + 0.5 * number, 7.0])
-        fields.append({"ProbeToTrackerTransform": matrix_text(probe), "ReferenceToTrackerTransform": matrix_text(reference),
+        fields.append({"ProbeToTrackerTransform": matrix_text(probe),
+                       "ReferenceToTrackerTransform": matrix_text(reference),
                        "ProbeToTrackerTransformStatus": "INVALID" if number in invalid else "OK",
                        "ReferenceToTrackerTransformStatus": "OK", "Timestamp": str(100 + 0.1 * number),
                        "ImageStatus": "INVALID" if number in bad_image else "OK"})
@@ -266,13 +267,15 @@ def test_an_existing_folder_is_not_overwritten(tmp_path, capsys):
     path, _ = recording(tmp_path)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "precious.txt").write_text("keep")
-    assert igs_to_bag([str(path), "--calibration", str(tmp_path / "c.yaml"), "--out", str(tmp_path / "out"), "--quiet"]) == 2
+    calibration = str(tmp_path / "c.yaml")
+    assert igs_to_bag([str(path), "--calibration", calibration, "--out", str(tmp_path / "out"), "--quiet"]) == 2
     assert "not empty" in capsys.readouterr().err and (tmp_path / "out" / "precious.txt").exists()
 
 
 def test_compound_writes_the_volume(tmp_path):
     path, _ = recording(tmp_path)
-    arguments = [str(path), str(tmp_path / "v.nii.gz"), "--calibration", str(tmp_path / "c.yaml"), "--quiet", "--spacing", "0.7"]
+    arguments = [str(path), str(tmp_path / "v.nii.gz"), "--calibration", str(tmp_path / "c.yaml"), "--quiet",
+                 "--spacing", "0.7"]
     assert compound([*arguments, "--distribution", "linear", "--fill", "nearest", "--threads", "1"]) == 0
     volume = read_volume(tmp_path / "v.nii.gz")
     assert volume.values.dtype == np.uint8 and (volume.values > 0).mean() > 0.5

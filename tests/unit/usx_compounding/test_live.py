@@ -45,8 +45,8 @@ class Rig:
         self.seen, self.saved = Seen(), []
         self.frames, self.poses = StreamCounters("frames"), StreamCounters("poses")
         defaults = {"idle_timeout": 0.15, "update_period": 0.05, "slice_period": 0.0}
-        self.live = LiveSweep(LiveSettings(sweep if calibrated else None, **(defaults | changes)), make_engine("numba", 1),
-                              self.seen, self.save, self.frames, self.poses)
+        settings = LiveSettings(sweep if calibrated else None, **(defaults | changes))
+        self.live = LiveSweep(settings, make_engine("numba", 1), self.seen, self.save, self.frames, self.poses)
         self.number = 0
 
     def save(self, sweep, number):

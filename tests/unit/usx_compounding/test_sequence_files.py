@@ -19,8 +19,8 @@ KINDS = ("igs.mha", "igs.nrrd", "seq.nrrd")
 def sample(frames=3, rows=4, columns=5, dtype=np.uint8):
     pixels = np.random.default_rng(1).integers(0, 200, (frames, rows, columns)).astype(dtype)
     fields = [{"ProbeToTrackerTransform": matrix_text(np.diag([1.0, 1.0, 1.0, 1.0]) + 0.1 * number * np.eye(4, k=3)),
-               "ProbeToTrackerTransformStatus": "INVALID" if number == 1 else "OK", "Timestamp": repr(10.0 + 0.1 * number),
-               "ImageStatus": "OK"} for number in range(frames)]
+               "ProbeToTrackerTransformStatus": "INVALID" if number == 1 else "OK",
+               "Timestamp": repr(10.0 + 0.1 * number), "ImageStatus": "OK"} for number in range(frames)]
     return Sequence(pixels, fields, {"UltrasoundImageType": "BRIGHTNESS"})
 
 
@@ -80,7 +80,8 @@ BROKEN = {
     "negative size": (lambda t: t.replace("5 4 3", "5 -4 3"), b"", "make no sequence"),
     "huge": (lambda t: t.replace("5 4 3", "90000 90000 90000"), b"", "limit"),
     "no list axis": (lambda t: t.replace("domain list", "domain domain"), b"", "list"),
-    "thick frames": (lambda t: t.replace("5 4 3", "5 4 2 3").replace("domain list", "domain domain list"), b"", "planes"),
+    "thick frames": (lambda t: t.replace("5 4 3", "5 4 2 3").replace("domain list", "domain domain list"), b"",
+                     "planes"),
     "unknown element": (lambda t: t.replace("MET_UCHAR", "MET_BANANA"), b"", "unknown"),
     "five channels": (lambda t: "ElementNumberOfChannels = 5\n" + t, b"", "per pixel"),
     "text pixels": (lambda t: t.replace("BinaryData = True", "BinaryData = False"), b"", "text"),
