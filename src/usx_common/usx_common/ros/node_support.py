@@ -17,7 +17,7 @@ from rcl_interfaces.msg import (
     SetParametersResult,
 )
 from rclpy.clock import Clock, ClockType
-from rclpy.exceptions import InvalidParameterValueException
+from rclpy.exceptions import InvalidParameterValueException, NameValidationException, ParameterException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter as RosParameter
@@ -150,20 +150,26 @@ class Diagnostics:
 def run(make_node: Callable[[], Node], args: list[str] | None = None) -> int:
     """Main function of a node: spin until SIGINT or SIGTERM, then ``node.close()`` (where it has one) and shut down.
 
-    A UsxError at start (a bad parameter, a taken port) is told in one line; the exit code is then 2.
+    What stops it at start (a bad parameter, a taken port, a domain out of range) is told in one line; the exit code is
+    then 2.
     """
     node: Node | None = None
     try:
         rclpy.init(args=args)
         node = make_node()
+    except KeyboardInterrupt:
+        _end(node)
+        return 0
+    except (UsxError, RuntimeError, ParameterException, NameValidationException) as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        _end(node)
+        return 2
+    try:
         executor = SingleThreadedExecutor()
         executor.add_node(node)
         executor.spin()
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
-    except UsxError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        return 2
     finally:
         _end(node)
     return 0
