@@ -34,9 +34,9 @@ class OutlineSettings:
 
 @dataclass(frozen=True)
 class Outline:
-    """``points`` (N, 2), mm on the mid plane, closed (the last is next to the first); ``darkening`` (N,) by how much the
-    band outside of the outline is darker than the band inside, in the image's values; ``inside_image``: no point lies
-    outside of the image."""
+    """``points`` (N, 2), mm on the mid plane, closed (the last is next to the first); ``darkening`` (N,) by how
+    much the band outside of the outline is darker than the band inside, in the image's values; ``inside_image``: no
+    point lies outside of the image."""
 
     points: NDArray[np.float64]
     darkening: NDArray[np.float64]

@@ -44,7 +44,8 @@ PARAMETERS = (
     Parameter("click_labels", list(LEVEL_NAMES), "labels given to clicks in their order, cranial to caudal",
               minimum=20, maximum=24, check=lambda labels: "" if labels and len(set(labels)) == len(labels) else
               "one or more labels, none of them twice"),
-    Parameter("minimum_confidence", 0.4, "least confidence of a body (0 = chance, 1 = bone all along the outline)", 0.0, 1.0),
+    Parameter("minimum_confidence", 0.4, "least confidence of a body (0 = chance, 1 = bone all along the outline)",
+              0.0, 1.0),
     Parameter("body_point_spacing", 1.0, "grid of the bodies' points, mm", 0.2, 5.0),
     Parameter("cbct_bone_threshold", 250.0, "value above which a CT voxel is bone, Hounsfield units", -500.0, 3000.0),
     Parameter("cbct_point_spacing", 1.0, "size of the voxels that thin the CT's bone surface, mm", 0.3, 10.0),

@@ -157,8 +157,9 @@ class XrayStation:
 
     def close(self) -> None:
         """Stop listening and working; received objects in a temporary folder are deleted."""
-        if self.server is not None:
-            self.server.close()
+        server, self.server = self.server, None
+        if server is not None:
+            server.close()
         self._worker.close()
         if self._store_folder is not None:
             shutil.rmtree(self._store_folder, ignore_errors=True)

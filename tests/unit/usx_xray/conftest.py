@@ -119,7 +119,7 @@ def paint(shape: tuple[int, int], outline: np.ndarray) -> np.ndarray:
 
 @pytest.fixture(scope="session")
 def make_radiograph() -> Callable[..., Radiograph]:
-    """A lateral lumbar view without any simulator: five bodies on a curve, pedicles and arches behind, gradient, noise."""
+    """A lateral lumbar view without any simulator: five bodies on a curve, arches behind, gradient, noise."""
     def make(seed: int = 0, noise: float = 0.05, rotation: float = 0.0, jitter: float = 0.0,
              size: tuple[int, int] = (900, 700)) -> Radiograph:
         rng = np.random.default_rng(seed)

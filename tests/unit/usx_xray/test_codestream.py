@@ -14,7 +14,8 @@ def jpeg(marker: int, rows: int, columns: int, components: int = 1) -> bytes:
 
 def jpeg2000(rows: int, columns: int, components: int = 1) -> bytes:
     return (b"\xff\x4f\xff\x51" + struct.pack(">HH", 41, 0)
-            + struct.pack(">8L", columns, rows, 0, 0, columns, rows, 0, 0) + struct.pack(">H", components) + b"\x07\x01\x01")
+            + struct.pack(">8L", columns, rows, 0, 0, columns, rows, 0, 0)
+            + struct.pack(">H", components) + b"\x07\x01\x01")
 
 
 @pytest.mark.parametrize("frame", [jpeg(0xC0, 20, 30), jpeg(0xC3, 20, 30), jpeg(0xF7, 20, 30), jpeg2000(20, 30),
@@ -50,7 +51,8 @@ def test_run_length_stops_at_the_limit() -> None:
 
 
 @pytest.mark.parametrize("frame", [b"", b"\0" * 63, struct.pack("<16L", 16, *range(15)),
-                                   struct.pack("<16L", 1, 9999, *([0] * 14)), struct.pack("<16L", 2, 70, 64, *([0] * 13))])
+                                   struct.pack("<16L", 1, 9999, *([0] * 14)),
+                                   struct.pack("<16L", 2, 70, 64, *([0] * 13))])
 def test_run_length_tables_out_of_bounds_are_refused(frame: bytes) -> None:
     with pytest.raises(Refused):
         run_length_bytes(frame, 100)

@@ -109,7 +109,8 @@ def test_deflated_file_and_bomb(dx_file: Maker) -> None:
     assert caught.value.reason == "too_large"
 
 
-def test_compressed_frame_of_another_size_never_reaches_a_decoder(dx_file: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compressed_frame_of_another_size_never_reaches_a_decoder(dx_file: Maker,
+                                                                  monkeypatch: pytest.MonkeyPatch) -> None:
     path = dx_file()
     dataset = pydicom.dcmread(path)
     size = (60_000).to_bytes(4, "big")

@@ -11,7 +11,8 @@ from usx_xray.refusal import Refused
 def header(**attributes: object) -> Dataset:
     dataset = Dataset()
     dataset.Rows, dataset.Columns = 1280, 1024
-    values = {"DistanceSourceToDetector": "1100", "DistanceSourceToPatient": "750", "ImagerPixelSpacing": ["0.3", "0.2"]}
+    values = {"DistanceSourceToDetector": "1100", "DistanceSourceToPatient": "750",
+              "ImagerPixelSpacing": ["0.3", "0.2"]}
     for name, value in {**values, **attributes}.items():
         if value is not None:
             setattr(dataset, name, value)

@@ -14,8 +14,8 @@ def test_accepted_file_with_picture(dx_file: Callable[..., Path], make_radiograp
     pixels = ((radiograph.pixels - radiograph.pixels.min()) * 1000).astype(np.uint16)
     path = dx_file(pixels, DistanceSourceToDetector="1080", ImagerPixelSpacing=["0.3", "0.3"])
     parameters = tmp_path / "params.yaml"
-    lines = [f"    seed_{name}: {[float(getattr(s, name[:-1])) if name != 'labels' else s.label for s in radiograph.seeds]}"
-             for name in ("labels", "columns", "rows")]
+    lines = [f"    seed_{name}s: {[getattr(seed, name) for seed in radiograph.seeds]}"
+             for name in ("label", "column", "row")]
     parameters.write_text("/**/xray_node:\n  ros__parameters:\n" + "\n".join(lines) + "\n")
     picture = tmp_path / "x.png"
     assert main([str(path), "--params", str(parameters), "--png", str(picture)]) == 0

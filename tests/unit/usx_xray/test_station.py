@@ -156,8 +156,11 @@ def test_received_objects_are_used_and_no_log_names_the_patient(bench: Callable[
     entity = AE(ae_title="SENDER")
     entity.add_requested_context("1.2.840.10008.5.1.4.1.1.1.1", ["1.2.840.10008.1.2.1"])
     association = entity.associate("127.0.0.1", port, ae_title="USX")
-    for attributes in ({}, {"ImagerPixelSpacing": None}, {"PatientBirthDate": "Verysecret"}):
-        assert association.send_c_store(pydicom.dcmread(dx_file(**attributes))).Status == 0
+    sent = [pydicom.dcmread(dx_file(**attributes))
+            for attributes in ({}, {"ImagerPixelSpacing": None}, {"PatientBirthDate": "Verysecret"})]
+    capfd.readouterr()
+    for dataset in sent:
+        assert association.send_c_store(dataset).Status == 0
     association.release()
     assert item.station.flush(30.0)
     account = item.station.files.snapshot()

@@ -176,7 +176,8 @@ def test_port_taken_is_told(serve: Callable) -> None:
 
 
 @pytest.mark.parametrize(("settings", "words"), [
-    ({"address": "0.0.0.0"}, "allowed_ae_titles"), ({"address": "myhost"}, "no IP address"), ({"title": ""}, "AE title"),
+    ({"address": "0.0.0.0"}, "allowed_ae_titles"), ({"address": "myhost"}, "no IP address"),
+    ({"title": ""}, "AE title"),
     ({"callers": ("A" * 17,)}, "AE title"), ({"address": "192.0.2.1", "callers": ("A",)}, "failed")])
 def test_unsafe_settings_are_refused(serve: Callable, settings: dict, words: str) -> None:
     with pytest.raises(UsxError, match=words):
