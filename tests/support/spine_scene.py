@@ -10,6 +10,7 @@ import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import Delaunay, cKDTree
+
 from usx_common.levels import LEVEL_NAMES
 from usx_common.meshes import Mesh, sample_surface
 from usx_phantom.mesh_import import read_spine

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import shutil
@@ -119,7 +120,7 @@ def _account(text: str) -> dict[str, int]:
     block = text.split("us/image_raw", 1)[-1].split("- level:", 1)[0]
     lines = [line.strip() for line in block.splitlines()]
     found = {}
-    for key, value in zip(lines, lines[1:], strict=False):
+    for key, value in itertools.pairwise(lines):
         name = key.removeprefix("- ").removeprefix("key: ").strip("'")
         number = value.removeprefix("value: ").strip("'")
         if number.isdigit():

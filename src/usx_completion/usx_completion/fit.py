@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from usx_common.levels import LEVELS, label_of_level
+from usx_common.levels import LEVELS, UNKNOWN_LABEL, label_of_level
 from usx_common.transforms import Matrix, invert, make_transform
 from usx_completion.fit_level import (
     Equations,
@@ -55,11 +55,12 @@ class FitSettings:
 
     ultrasound_sd: float = 0.9
     points_per_datum: float = 10.0
-    xray_sd: float = 1.5
-    xray_shift_sd_mm: float = 1.5
-    xray_turn_sd_deg: float = 0.7
+    xray_sd: float = 1.0
+    xray_shift_sd_mm: float = 0.7
+    xray_turn_sd_deg: float = 0.5
     reach_mm: float = 15.0
     own_label_odds: float = 6.0
+    unlabelled_weight: float = 0.2
     largest_tilt_sd_deg: float = 9.0
     step_scale: float = 1.5
     step_sd_floor_deg: float = 3.0
@@ -205,6 +206,8 @@ def assign_points(observation: SpineObservation, states: dict[str, LevelState], 
         odds[row, labels == label_of_level(name)] = settings.own_label_odds
     closeness = odds / (1.0 + (distance / scale_mm) ** 2) ** 2
     total = np.maximum(closeness.sum(axis=0), 1e-30)
+    # where other points have a level, one without was found to fit none
+    doubt = np.where((labels == UNKNOWN_LABEL) & np.any(labels != UNKNOWN_LABEL), settings.unlabelled_weight, 1.0)
     pairs = {}
     for row, name in enumerate(names):
         reached = np.flatnonzero(np.isfinite(distance[row]))
@@ -213,7 +216,7 @@ def assign_points(observation: SpineObservation, states: dict[str, LevelState], 
         along = np.einsum("ni,ni->n", offset, states[name].normals[chosen])
         # beside the surface is as bad as off it, beyond the spacing of the vertices
         beside = np.maximum(np.sqrt(np.maximum(distance[row, reached] ** 2 - along**2, 0.0)) - 2.0, 0.0)
-        weights = (closeness[row, reached] / total[reached]) / (1.0 + (along**2 + beside**2) / scale_mm**2)
+        weights = (closeness[row, reached] * doubt[reached] / total[reached]) / (1.0 + (along**2 + beside**2) / scale_mm**2)
         weights = weights / (settings.ultrasound_sd**2 * settings.points_per_datum)
         keep = weights > 0.02 * weights.max(initial=0.0)
         pairs[name] = (chosen[keep], points[reached[keep]], weights[keep])

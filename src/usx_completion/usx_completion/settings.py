@@ -22,8 +22,8 @@ TABLE = (
     Parameter("smallest_level", 60, "thinned ultrasound points that a level must have to be completed", 10, 5000,
               read_only=True),
     Parameter("ultrasound_sd", 0.9, "mm; standard deviation of the ultrasound's bone points", 0.2, 5.0, read_only=True),
-    Parameter("xray_sd", 1.5, "mm; standard deviation of the outline of a body in the X-ray", 0.2, 5.0, read_only=True),
-    Parameter("xray_shift_sd", 1.5, "mm; standard deviation of the X-ray's common displacement in its plane", 0.0, 20.0,
+    Parameter("xray_sd", 1.0, "mm; standard deviation of the outline of a body in the X-ray", 0.2, 5.0, read_only=True),
+    Parameter("xray_shift_sd", 0.7, "mm; standard deviation of the X-ray's common displacement in its plane", 0.0, 20.0,
               read_only=True),
     Parameter("save_folder", "", "folder that ~/save may write L1.ply .. L5.ply to; empty: saving is refused"),
 )

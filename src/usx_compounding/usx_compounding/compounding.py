@@ -159,20 +159,19 @@ class Compounder:
 
     def _hold(self, needed: Region) -> None:
         """Grow the cells, if need be, so that they hold ``needed``."""
-        touched = needed if self._touched is None else self._touched.joined(needed)
         if self._region is None or not self._region.holds(needed):
-            current, kind = self._region or needed, self.settings.kind
-            limit, spacing = self.settings.memory_limit_bytes, self.lattice.spacing
-            target = grown(current, needed, self._first or needed)
+            kind, limit, spacing = self.settings.kind, self.settings.memory_limit_bytes, self.lattice.spacing
+            target = grown(self._region, needed, self._first or needed)
             if target.voxels * kind.bytes_per_voxel + self.bytes_held > limit:
-                target = current.joined(needed)  # no room to spare
+                target = needed if self._region is None else self._region.joined(needed)  # no room to spare
             check_memory(target, kind.bytes_per_voxel, limit, spacing, self.bytes_held)
             cells = self._engine.allocate(target.size, kind)
-            if self._region is not None:
-                self._engine.place(self._cells, cells, self._region.slices_in(target))
+            if self._region is not None and self._touched is not None:  # what was never touched is zero there as here
+                self._engine.place(self._cells[self._touched.slices_in(self._region)], cells,
+                                   self._touched.slices_in(target))
             self._region, self._cells = target, cells
             self._first = self._first or needed
-        self._touched = touched
+        self._touched = needed if self._touched is None else self._touched.joined(needed)
 
     def _check_overflow(self, frames: int) -> None:
         """Refuse frames that could overflow a voxel's sums; looks at the cells only when a limit may be near."""

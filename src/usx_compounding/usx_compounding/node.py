@@ -46,7 +46,7 @@ class CompoundingNode(Node):
         for distribution in ("nearest", "linear"):  # before anybody can see the node and send frames
             warm_up(CellKind(distribution, "mean"))
         super().__init__("compounding_node")
-        self._values = declare_parameters(self, parameters.PARAMETERS)
+        self._values = declare_parameters(self, parameters.TABLE)
         self._names = {key: check_frame_name(self._values[key], key)
                        for key in ("world_frame", "probe_frame", "image_frame", "volume_frame")}
         settings = parameters.live_settings(self._values)

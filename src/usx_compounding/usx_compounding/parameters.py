@@ -40,7 +40,7 @@ def _file_name(name: str) -> str:
     return "" if not name or SAFE_NAME.fullmatch(name) else "letters, digits, '.', '_' and '-', without folders"
 
 
-PARAMETERS = (
+TABLE = (
     Parameter("image_to_probe", [], "spatial calibration, 16 numbers row-major: pixel (column, row, 0, 1) to mm in the "
               "probe's frame; used exactly as given; empty = every frame is rejected", read_only=True, check=_matrix),
     Parameter("pose_source", "tf", "where the pose of the probe comes from: transforms, or us/pose",

@@ -163,11 +163,14 @@ class PoseBuffer:
 
     def _too_fast(self, before: PoseSample, after: PoseSample) -> bool:
         seconds = (after.stamp - before.stamp) / SECOND
-        distance = float(np.linalg.norm(after.probe_to_world[:3, 3] - before.probe_to_world[:3, 3]))
-        if self.gates.max_speed and distance > self.gates.max_speed * seconds:
-            return True
-        turn = np.degrees(rotation_angle(invert(before.probe_to_world) @ after.probe_to_world))
-        return bool(self.gates.max_turn_rate and turn > self.gates.max_turn_rate * seconds)
+        if self.gates.max_speed:
+            distance = float(np.linalg.norm(after.probe_to_world[:3, 3] - before.probe_to_world[:3, 3]))
+            if distance > self.gates.max_speed * seconds:
+                return True
+        if not self.gates.max_turn_rate:
+            return False
+        turn = rotation_angle(invert(before.probe_to_world) @ after.probe_to_world)
+        return bool(np.degrees(turn) > self.gates.max_turn_rate * seconds)
 
     def _insert(self, index: int, sample: PoseSample) -> None:
         self._stamps.insert(index, sample.stamp)

@@ -12,6 +12,7 @@ from usx_common.transforms import Matrix, is_rigid
 from usx_common.volumes import VolumeGrid
 
 GIB = 2**30
+SPARE = 48  # voxels
 
 
 class VolumeTooLarge(UsxError):
@@ -85,16 +86,18 @@ class Region:
         return Region(tuple(int(n) for n in low), tuple(int(n) for n in high))  # type: ignore[arg-type]
 
 
-def grown(current: Region, needed: Region, first: Region) -> Region:
-    """A region around both, with room to spare on the sides that had to move.
+def grown(current: Region | None, needed: Region, first: Region) -> Region:
+    """A region around both, with room to spare: on all sides at first, then on the sides that had to move.
 
-    A side gets twice the room that it has moved since the ``first`` region, 24 voxels at least: the direction of
-    the sweep triples and is re-allocated only a few times, while a trembling side costs little.
+    A side gets twice the room that it has moved since the ``first`` frame's region, SPARE voxels at least: the direction of
+    the sweep triples and is re-allocated only once or twice. Room that no frame touches costs addresses, not memory.
     """
-    low = np.minimum(current.low, needed.low)
-    high = np.maximum(current.high, needed.high)
-    spare_low = np.where(low < np.array(current.low), np.maximum(2 * (np.array(first.low) - low), 24), 0)
-    spare_high = np.where(high > np.array(current.high), np.maximum(2 * (high - np.array(first.high)), 24), 0)
+    low = np.minimum((current or needed).low, needed.low)
+    high = np.maximum((current or needed).high, needed.high)
+    moved_low = np.ones(3, dtype=bool) if current is None else low < np.array(current.low)
+    moved_high = np.ones(3, dtype=bool) if current is None else high > np.array(current.high)
+    spare_low = np.where(moved_low, np.maximum(2 * (np.array(first.low) - low), SPARE), 0)
+    spare_high = np.where(moved_high, np.maximum(2 * (high - np.array(first.high)), SPARE), 0)
     return Region.of(low - spare_low, high + spare_high)
 
 

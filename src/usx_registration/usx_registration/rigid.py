@@ -74,18 +74,20 @@ class RigidResult:
 
 
 def register(points: Array, target: Surface, initial: Array, cranial: Array,
-             settings: RigidSettings = RigidSettings()) -> RigidResult:
+             settings: RigidSettings = RigidSettings(), starts: list[Array] | None = None) -> RigidResult:
     """Register ``points`` (N, 3), mm, to ``target``, from the guess ``initial`` (source to target, 4x4, mm).
 
     ``cranial``: (3,) direction of the spine in the target frame, along which the starts are spread so that a guess
-    that slipped by a level is found out. Deterministic. Raises BadSurface for fewer than 50 points.
+    that slipped by a level is found out; or the ``starts`` themselves. Deterministic. Raises BadSurface for fewer than 50 points.
     """
     if len(points) < 50:
         raise BadSurface(f"{len(points)} ultrasound points are too few to register; 50 or more are needed")
     coarse = spread(points, settings.coarse_points)
     candidates = []
-    for shift in settings.shifts:
-        start = transforms.make_transform(np.eye(3), np.asarray(cranial) * shift) @ initial
+    if starts is None:
+        starts = [transforms.make_transform(np.eye(3), np.asarray(cranial) * shift) @ initial
+                  for shift in settings.shifts]
+    for start in starts:
         pose = align(coarse, target, start, settings.coarse_scales, settings.free)
         candidates.append((truncated_cost(coarse, target, pose, settings.inlier), pose))
     finalists = _distinct(candidates, points.mean(axis=0), settings)

@@ -21,6 +21,7 @@ from usx_registration.gate import CoverageLimits, Verdict, check_coverage
 from usx_registration.joint_cloud import JointCloud, join
 from usx_registration.level_split import SplitSettings, split_levels
 from usx_registration.spine_frame import NoPatientAxes, PatientAxes, axes_in_volume, spine_to_volume
+from usx_registration.surfaces import main_bone_mask
 from usx_registration.xray_stage import XrayLimits, XrayPose, place
 
 Array = NDArray[np.float64]
@@ -104,19 +105,21 @@ class Session:
         self._most_points = 0
 
     def _process(self, inputs: Inputs) -> Outcome:
-        coverage = check_coverage(inputs.bone, self._rough_cranial(inputs), self.settings.coverage)
+        main = inputs.bone[main_bone_mask(inputs.bone)]
+        coverage = check_coverage(main, self._rough_cranial(inputs), self.settings.coverage)
         if not coverage.passed:
             return Outcome(inputs.stamp, coverage)
-        state = self._cbct.update(inputs.bone, inputs.cbct, inputs.world_to_volume, self.settings.axes)
+        state = self._cbct.update(main, inputs.cbct, inputs.world_to_volume, self.settings.axes)
         if not state.verdict.passed:
             return Outcome(inputs.stamp, state.verdict)
         # a frame laid by the device chain or the axes as meant is provisional until images confirm the patient's pose
         if self._spine_to_volume is None or (state.by_images and not self._by_images):
             self._by_images = state.by_images
             axes, self._axes_off = axes_in_volume(self.settings.axes, inputs.world_to_volume, state.cbct_to_volume)
-            self._spine_to_volume = spine_to_volume(inputs.bone, axes)
+            self._spine_to_volume = spine_to_volume(main, axes)
         frame = self._spine_to_volume
-        bone = transforms.apply(transforms.invert(frame), inputs.bone)
+        volume_to_spine = transforms.invert(frame)
+        bone = transforms.apply(volume_to_spine, inputs.bone)
         numbers, notes = {**coverage.numbers, **state.verdict.numbers}, list(state.notes)
         if self._axes_off > AXES_WARNING_DEG:
             notes.append(f"the patient axes differ by {self._axes_off:.0f} degrees from those of the CBCT; check "
@@ -124,7 +127,7 @@ class Session:
         edges = {("us_volume", "spine"): frame}
         if state.cbct_to_volume is not None:
             edges["us_volume", "cbct"] = state.cbct_to_volume
-        pose = self._place_xray(inputs, bone, frame, state.cbct_to_volume)
+        pose = self._place_xray(inputs, transforms.apply(volume_to_spine, main), frame, state.cbct_to_volume)
         numbers.update(pose.numbers)
         notes += pose.notes
         partial, more = self._joint(inputs, bone, pose, edges, numbers)

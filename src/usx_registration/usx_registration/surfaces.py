@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 from usx_common.clouds import estimate_normals, finite_rows, voxel_downsample
@@ -105,3 +107,20 @@ def posterior_surface(points: Array, posterior: ArrayLike, cranial: ArrayLike, v
     if len(points) == 0:
         raise BadSurface("the bone cloud is empty")
     return make_surface(points[visible_mask(points, posterior, cranial, settings)], posterior, voxel)
+
+
+def main_bone_mask(points: Array, link: float = 5.0, least: float = 0.02) -> NDArray[np.bool_]:
+    """(N,) mask of the points (N, 3), mm, in sets linked by steps of ``link`` mm that hold ``least`` of all points.
+
+    Counted after thinning to 2 mm. What is left out are islands of noise, which lie centimetres from the bone and
+    would move middles, extremes and lengths.
+    """
+    if len(points) < 3:
+        return np.ones(len(points), dtype=bool)
+    thin = voxel_downsample(points, 2.0)
+    tree = cKDTree(thin)
+    pairs = tree.query_pairs(link, output_type="ndarray")
+    links = coo_matrix((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(len(thin), len(thin)))
+    _, sets = connected_components(links, directed=False)
+    large = np.bincount(sets) >= max(least * len(thin), 2.0)
+    return large[sets][tree.query(points)[1]]

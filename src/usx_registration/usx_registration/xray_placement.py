@@ -19,13 +19,13 @@ from usx_common.errors import UsxError
 from usx_common.levels import LEVEL_NAMES
 from usx_registration.bodies import MIN_POINTS, BadBodies, measure_bodies
 from usx_registration.posterior_template import place_template
-from usx_registration.rigid import RigidResult, RigidSettings, register
-from usx_registration.surfaces import make_surface
+from usx_registration.rigid import RigidResult, RigidSettings, register, spread, truncated_cost
+from usx_registration.surfaces import Surface, make_surface
 
 Array = NDArray[np.float64]
 
 LATERAL_TILT_DEG = 15.0
-IN_PLANE = (True, False, False, False, True, True)
+IN_PLANE = (True, False, False, True, True, True)
 
 
 class BadPlacement(UsxError):
@@ -98,9 +98,28 @@ def _place(points: Array, xray_points: Array, labels: NDArray, plane: MidPlane, 
     surfaces = place_template(measure_bodies(film_points, labels))
     target = make_surface(np.concatenate(list(surfaces.values())), [0.0, 1.0, 0.0], 2.0)
     spine_to_film = _first_guess(points, target.points, plane)
-    fit = register(points, target, spine_to_film, np.array([0.0, 0.0, 1.0]), settings)
+    starts = _promising(points, target, spine_to_film)
+    fit = register(points, target, spine_to_film, np.array([0.0, 0.0, 1.0]), settings, starts)
     xray_to_spine = transforms.invert(film_to_xray @ fit.source_to_target)
     return Placement(xray_to_spine, fit, to_left)
+
+
+def _promising(points: Array, target: Surface, guess: Array, count: int = 8) -> list[Array]:
+    """The best starts of a grid of shifts about the guess, at least 12 mm apart.
+
+    A sweep that misses an end of the spine, or noise beside it, moves middles and extremes by centimetres.
+    """
+    few = spread(points, 400)
+    grid = [transforms.make_transform(np.eye(3), [x, y, z]) @ guess
+            for x in np.arange(-30.0, 31.0, 7.5) for y in (-10.0, 0.0, 10.0) for z in np.arange(-56.0, 57.0, 8.0)]
+    costs = np.array([truncated_cost(few, target, start, 8.0) for start in grid])
+    chosen: list[Array] = []
+    for i in np.argsort(costs, kind="stable"):
+        if all(np.linalg.norm(grid[i][:3, 3] - other[:3, 3]) > 12.0 for other in chosen):
+            chosen.append(grid[i])
+        if len(chosen) == count:
+            break
+    return chosen
 
 
 def film_axes(xray_points: Array, labels: NDArray, to_left: bool) -> Array:

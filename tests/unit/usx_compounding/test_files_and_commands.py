@@ -148,7 +148,7 @@ def test_main_motion_is_along_the_largest_spread():
 # -- parameters ---------------------------------------------------------------------------------------------------
 
 def values(**changes):
-    table = {p.name: p for p in parameters.PARAMETERS}
+    table = {p.name: p for p in parameters.TABLE}
     return {name: validate(p, changes.get(name, p.default)) for name, p in table.items()}
 
 
@@ -158,8 +158,8 @@ def test_defaults_make_settings_and_the_table_documents_itself():
                                                mask_fan=[20.0, -5.0, 10.0, 60.0, -30.0, 30.0], pose_max_gap=0.2))
     assert np.array_equal(settings.sweep.image_to_probe, CALIBRATION) and settings.gates.max_gap == 0.2
     assert settings.sweep.mask.fan.radius_max == 60.0
-    text = document(parameters.PARAMETERS)
-    assert all(f"`{p.name}`" in text for p in parameters.PARAMETERS)
+    text = document(parameters.TABLE)
+    assert all(f"`{p.name}`" in text for p in parameters.TABLE)
 
 
 @pytest.mark.parametrize("bad", [
@@ -182,7 +182,7 @@ def test_values_that_contradict_each_other(contradiction):
 def test_the_shipped_configuration_is_valid():
     shipped = yaml.safe_load((Path(__file__).parents[3] / "config" / "compounding_node.yaml").read_text())
     given = shipped["/**"]["ros__parameters"]
-    assert set(given) <= {p.name for p in parameters.PARAMETERS}
+    assert set(given) <= {p.name for p in parameters.TABLE}
     parameters.live_settings(values(**given))
 
 

@@ -11,7 +11,7 @@ from usx_common import transforms
 from usx_common.clouds import voxel_downsample
 from usx_registration.rigid import RigidResult, RigidSettings, register, update
 from usx_registration.scale import axis_scales
-from usx_registration.surfaces import BadSurface, Surface, posterior_surface, visible_mask
+from usx_registration.surfaces import BadSurface, Surface, main_bone_mask, posterior_surface, visible_mask
 
 CRANIAL = np.array([0.0, 0.0, 1.0])
 
@@ -138,6 +138,17 @@ def test_only_the_side_towards_the_probe_is_visible() -> None:
     seen = visible_mask(sphere, [0, 1, 0], [0, 0, 1])
     assert seen[sphere[:, 1] > 8.0].mean() > 0.95
     assert seen[sphere[:, 1] < -14.0].mean() < 0.02
+
+
+def test_islands_of_noise_are_no_main_bone() -> None:
+    random = np.random.default_rng(0)
+    bone = random.uniform([-30, -3, -60], [30, 3, 60], (6000, 3))
+    process = random.uniform([38, -3, -5], [60, 3, 5], (300, 3))
+    noise = np.array([[0.0, -60.0, 90.0], [80.0, -50.0, 0.0], [-70.0, -40.0, -20.0]])
+    islands = np.repeat(noise, 25, axis=0) + random.uniform(-4, 4, (75, 3))
+    mask = main_bone_mask(np.concatenate([bone, process, islands]))
+    assert mask[:6300].all() and not mask[6300:].any()
+    assert main_bone_mask(bone[:2]).all() and len(main_bone_mask(bone[:0])) == 0
 
 
 def test_normals_look_at_the_viewer(phantom: SpineScene) -> None:
