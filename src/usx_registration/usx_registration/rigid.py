@@ -78,7 +78,8 @@ def register(points: Array, target: Surface, initial: Array, cranial: Array,
     """Register ``points`` (N, 3), mm, to ``target``, from the guess ``initial`` (source to target, 4x4, mm).
 
     ``cranial``: (3,) direction of the spine in the target frame, along which the starts are spread so that a guess
-    that slipped by a level is found out; or the ``starts`` themselves. Deterministic. Raises BadSurface for fewer than 50 points.
+    that slipped by a level is found out; or the ``starts`` themselves. Deterministic. Raises
+    BadSurface for fewer than 50 points.
     """
     if len(points) < 50:
         raise BadSurface(f"{len(points)} ultrasound points are too few to register; 50 or more are needed")

@@ -2,8 +2,9 @@
 
 First the rule of US-X Complete (arXiv 2511.15600, section on real data): of the oriented box about the ultrasound's
 bone the second principal axis is left-right, and the X-ray lies in the plane through the midpoint of the two lateral
-extremes. Then, within that plane, shift and rotation are refined so that the ultrasound's bone agrees with the X-ray:
+extremes. Then shift and in-plane rotation are refined so that the ultrasound's bone agrees with the X-ray:
 the mean posterior surface of each level, placed on the bodies seen in the X-ray, must meet the ultrasound points.
+The bounding box is a start, not a promise: the shift to the side is refined as well.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from usx_registration.surfaces import Surface, make_surface
 Array = NDArray[np.float64]
 
 LATERAL_TILT_DEG = 15.0
-IN_PLANE = (True, False, False, True, True, True)
+FREE = (True, False, False, True, True, True)
 
 
 class BadPlacement(UsxError):
@@ -77,7 +78,7 @@ def place_xray(points: Array, xray_points: Array, labels: NDArray, beam: str = "
     if beam not in ("auto", "left", "right"):
         raise BadPlacement(f"X-ray beam {beam!r} is unknown; it must be auto, left or right")
     settings = settings or RigidSettings(
-        inlier=5.0, fine_scales=(6.0, 5.0, 5.0, 4.0, 4.0, 4.0, 4.0, 4.0, 4.0, 4.0), fine_points=3000, free=IN_PLANE)
+        inlier=5.0, fine_scales=(6.0, 5.0, 5.0, 4.0, 4.0, 4.0, 4.0, 4.0, 4.0, 4.0), fine_points=3000, free=FREE)
     plane = mid_plane(points)
     directions = {"auto": (True, False), "left": (True,), "right": (False,)}[beam]
     candidates, problems = [], []

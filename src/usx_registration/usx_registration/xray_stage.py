@@ -20,7 +20,7 @@ class XrayLimits:
     placed X-ray is warned about."""
 
     overlap: float = 0.5
-    runner_up: float = 1.15
+    runner_up: float = 1.1
     rotation_deg: float = 25.0
     disagreement: float = 12.0
 
