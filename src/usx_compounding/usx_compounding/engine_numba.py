@@ -7,7 +7,9 @@ hold equal work.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import mmap
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -25,6 +27,7 @@ KERNELS = {("nearest", "mean"): kernel_nearest.mean, ("nearest", "maximum"): ker
            ("nearest", "latest"): kernel_nearest.latest, ("linear", "mean"): kernel_linear.mean,
            ("linear", "maximum"): kernel_linear.maximum, ("linear", "latest"): kernel_linear.latest}
 SAMPLES_PER_FRAME = 64
+LARGE = 2**22  # bytes
 
 
 class NumbaEngine:
@@ -37,7 +40,7 @@ class NumbaEngine:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="compounding") if threads > 1 else None
 
     def allocate(self, size: tuple[int, int, int], kind: CellKind) -> NDArray:
-        return np.zeros((*size[::-1], kind.values), dtype=kind.dtype)
+        return _untouched((*size[::-1], kind.values), kind.dtype)
 
     def place(self, cells: NDArray, outer: NDArray, where: tuple[slice, slice, slice]) -> None:
         outer[where] = cells
@@ -66,6 +69,20 @@ class NumbaEngine:
         for boxes in _phases(low, high, axis, cuts, seam=kind.distribution == "linear"):
             for _ in self._pool.map(work, boxes):
                 pass
+
+
+def _untouched(shape: tuple[int, ...], dtype: np.dtype) -> NDArray:
+    """Zeros whose memory is taken page by page as voxels are first touched.
+
+    Without large pages: with them, one frame through a volume would take nearly all of it at once.
+    """
+    length = int(np.prod(shape)) * dtype.itemsize
+    if length < LARGE or not hasattr(mmap, "MADV_NOHUGEPAGE"):
+        return np.zeros(shape, dtype=dtype)
+    pages = mmap.mmap(-1, length)
+    with contextlib.suppress(OSError):  # a kernel without large pages knows no such advice
+        pages.madvise(mmap.MADV_NOHUGEPAGE)
+    return np.frombuffer(pages, dtype=dtype).reshape(shape)
 
 
 def _cuts(steps: NDArray[np.int64], runs: Runs, threads: int, limits: NDArray[np.int64]) -> tuple[int, list[int]]:

@@ -281,3 +281,24 @@ def test_compound_writes_the_volume(tmp_path):
     assert volume.values.dtype == np.uint8 and (volume.values > 0).mean() > 0.5
     assert np.allclose(volume.grid.spacing, 0.7)
     assert compound([*arguments, "--memory-limit", "1e-6"]) == 2
+
+
+def test_the_reference_page_has_the_table_of_parameters():
+    page = (Path(__file__).parents[3] / "docs" / "compounding.md").read_text()
+    assert document(parameters.TABLE).strip() in page, "regenerate the table at the end of docs/compounding.md"
+
+
+def test_only_the_node_file_touches_ros():
+    import ast
+
+    package = Path(parameters.__file__).parent
+    ros = {"rclpy", "tf2_ros", "tf2_msgs", "sensor_msgs", "geometry_msgs", "visualization_msgs", "std_srvs", "std_msgs"}
+    for path in sorted(package.glob("*.py")):
+        names = set()
+        for part in ast.walk(ast.parse(path.read_text())):
+            if isinstance(part, ast.Import):
+                names |= {alias.name for alias in part.names}
+            elif isinstance(part, ast.ImportFrom):
+                names.add(part.module or "")
+        touched = {name for name in names if name.split(".")[0] in ros or name.startswith("usx_common.ros")}
+        assert bool(touched) == (path.name == "node.py"), (path.name, touched)
