@@ -283,11 +283,6 @@ def test_compound_writes_the_volume(tmp_path):
     assert compound([*arguments, "--memory-limit", "1e-6"]) == 2
 
 
-def test_the_reference_page_has_the_table_of_parameters():
-    page = (Path(__file__).parents[3] / "docs" / "compounding.md").read_text()
-    assert document(parameters.TABLE).strip() in page, "regenerate the table at the end of docs/compounding.md"
-
-
 def test_only_the_node_file_touches_ros():
     import ast
 
