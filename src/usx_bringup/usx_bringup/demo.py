@@ -18,7 +18,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from usx_bringup.acquisition import Recording, read_recording, read_truth
 from usx_bringup.report import write_report
-from usx_bringup.results import read_results
+from usx_bringup.results import DATA, read_results
 from usx_bringup.ros_command import ros_command
 from usx_common.errors import UsxError
 
@@ -119,16 +119,16 @@ def run(demo: Demo, console: Console) -> int:
     """Replay, record, report; 0 when every level was completed."""
     recording = read_recording(demo.acquisition / "bag")
     demo.out.mkdir(parents=True, exist_ok=True)
+    (demo.out / DATA).unlink(missing_ok=True)
     started = time.monotonic()
     with replay(demo) as launch:
         if demo.view:
             console.print(f"browser view: http://localhost:{demo.port}")
         code = record(demo, recording, console)
-        if code == 0:
-            summary = write_report(demo.out, read_results(demo.out), read_truth(demo.acquisition))
-            console.print(summary)
+        if (demo.out / DATA).is_file():
+            console.print(write_report(demo.out, read_results(demo.out), read_truth(demo.acquisition)))
             console.print(f"report: {demo.out / 'report.md'} ({time.monotonic() - started:.0f} s)")
-        else:
+        if code != 0:
             for line in log_errors(demo.out / "launch.log"):
                 console.print(line, style="red", highlight=False, markup=False)
             console.print(f"the nodes' own words are in {demo.out / 'launch.log'}")

@@ -111,6 +111,8 @@ def recorder() -> int:
     parser.add_argument("--timeout", type=float, default=180.0, help="give up after so many seconds (default 180)")
     parser.add_argument("--quiet", type=float, default=3.0,
                         help="the answer is final when no newer one came for so many seconds (default 3)")
+    parser.add_argument("--patience", type=float, default=30.0,
+                        help="give up so many seconds after the last frame's last result (default 30)")
     options = parser.parse_args(remove_ros_args(sys.argv)[1:])
     results = Results(options.frames, options.last_stamp)
     rclpy.init()
@@ -121,9 +123,10 @@ def recorder() -> int:
         while rclpy.ok() and time.monotonic() < deadline and not results.settled(options.quiet):
             rclpy.spin_once(node, timeout_sec=0.5)
             reporter.tell(results)
+            if results.abandoned(options.patience):
+                break
         node.look_up_frames()
-        if results.complete():
-            node.save_all(timeout_s=30.0)
+        node.save_all(timeout_s=30.0)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     finally:

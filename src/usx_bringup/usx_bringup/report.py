@@ -80,13 +80,13 @@ def _placed_means(results: Results) -> dict[str, Mesh]:
     return {level: completed.mesh for level, completed in placed.levels.items()}
 
 
-def write_report(out: Path, results: Results, truth: Truth | None) -> Table:
+def write_report(out: Path, results: Results, truth: Truth | None) -> Table | str:
     """Write meshes/, metrics.csv, volume.nrrd, the pictures and report.md; returns the table for the terminal."""
     completed = completed_meshes(results)
     (out / "meshes").mkdir(parents=True, exist_ok=True)
     for level, mesh in completed.items():
         write_mesh(out / "meshes" / f"{level}.ply", mesh, MESH_COMMENT)
-    truth_meshes = truth_in_spine(results, truth) if truth is not None else {}
+    truth_meshes = truth_in_spine(results, truth) if truth is not None and completed else {}
     rows = score(results, completed, truth_meshes)
     if rows:
         write_metrics_csv(out / "metrics.csv", rows)
@@ -125,6 +125,8 @@ def _markdown(results: Results, rows: list[Row], names: dict[str, str], complete
     lines = ["# usx report", "", "Research use only; not a medical device.", "",
              f"Frames: {results.frames} recorded, {account['received']} received, {account['used']} used, "
              f"{account['rejected']} rejected. Completed levels: {', '.join(completed) or 'none'}.", ""]
+    if not completed:
+        lines += [f"**{results.what_is_missing()}**", ""]
     if rows:
         lines += ["## Errors against the truth", "",
                   "Whole vertebra, arch (behind the mean y of the truth) and body. One unit of CD-T, F1 and EMD is the "
@@ -149,8 +151,10 @@ def _number(value: Any) -> str:
     return f"{value:.2f}"
 
 
-def _table(rows: list[Row]) -> Table:
-    table = Table(title="errors against the truth (whole vertebrae)" if rows else "no truth to compare with")
+def _table(rows: list[Row]) -> Table | str:
+    if not rows:
+        return "no truth to compare with"
+    table = Table(title="errors against the truth (whole vertebrae)")
     for title in ("level", *ROW_TITLES.values()):
         table.add_column(title, justify="right")
     for row in rows:

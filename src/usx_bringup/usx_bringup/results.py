@@ -89,6 +89,12 @@ class Results:
         """Whether the results are complete and no newer cloud came for ``quiet_s`` seconds."""
         return self.complete() and time.monotonic() - self.newest >= quiet_s
 
+    def abandoned(self, quiet_s: float) -> bool:
+        """Whether every frame is decided and yet no completed spine came, ``quiet_s`` seconds after the last news."""
+        account = self.account()
+        decided = account["received"] >= self.frames and account["pending"] == 0
+        return decided and not self.complete() and time.monotonic() - self.newest >= quiet_s
+
     def stage(self) -> str:
         """What the chain is doing, in a few words."""
         account = self.account()
