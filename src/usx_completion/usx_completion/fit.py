@@ -216,7 +216,8 @@ def assign_points(observation: SpineObservation, states: dict[str, LevelState], 
         along = np.einsum("ni,ni->n", offset, states[name].normals[chosen])
         # beside the surface is as bad as off it, beyond the spacing of the vertices
         beside = np.maximum(np.sqrt(np.maximum(distance[row, reached] ** 2 - along**2, 0.0)) - 2.0, 0.0)
-        weights = (closeness[row, reached] * doubt[reached] / total[reached]) / (1.0 + (along**2 + beside**2) / scale_mm**2)
+        belief = closeness[row, reached] * doubt[reached] / total[reached]
+        weights = belief / (1.0 + (along**2 + beside**2) / scale_mm**2)
         weights = weights / (settings.ultrasound_sd**2 * settings.points_per_datum)
         keep = weights > 0.02 * weights.max(initial=0.0)
         pairs[name] = (chosen[keep], points[reached[keep]], weights[keep])
