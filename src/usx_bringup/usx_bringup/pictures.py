@@ -23,7 +23,7 @@ NEAR_SECTION_MM = 0.75
 
 
 def draw_volume(path: Path, volume: Volume, bone_mm: NDArray) -> None:
-    """Three sections through the middle of the bone surface; ``bone_mm`` (N, 3) in the frame of the volume."""
+    """Three sections through the middle of the bone surface; ``bone_mm`` (N, 3) in the volume file's frame, world."""
     figure, axes = plt.subplots(1, 3, figsize=(15, 5.5), facecolor="black")
     size, spacing = np.array(volume.grid.size), volume.grid.spacing
     world_to_index = transforms.invert(volume.grid.index_to_world)

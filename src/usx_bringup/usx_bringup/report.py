@@ -100,7 +100,9 @@ def _draw(out: Path, results: Results, completed: dict[str, Mesh], truth: dict[s
     names = {}
     volume_file = _saved_volume(out)
     if volume_file is not None:
-        pictures.draw_volume(out / "volume.png", read_volume(volume_file), results.points_mm("us/bone"))
+        volume_to_world = results.matrix("us_volume", "world")
+        bone = transforms.apply(np.eye(4) if volume_to_world is None else volume_to_world, results.points_mm("us/bone"))
+        pictures.draw_volume(out / "volume.png", read_volume(volume_file), bone)
         names["volume.png"] = "Compounded volume: three sections, bone surface in orange"
     if "xray/image" in results.images:
         pictures.draw_xray(out / "xray.png", results.images["xray/image"], results.images.get("xray/labels"))
