@@ -107,16 +107,26 @@ def read(cells: NDArray, kind: CellKind) -> Compounded:
 
 
 def grey(cells: NDArray, kind: CellKind) -> NDArray[np.uint8]:
-    """uint8 read-out of (z, y, x, values) cells: floor(mean + 0.5) in exact arithmetic, 0 where nothing came."""
+    """uint8 read-out of (z, y, x, values) cells: floor(mean + 0.5) in exact arithmetic, 0 where nothing came.
+
+    Slice by slice, because whole 64-bit intermediates of a large volume would take several times its memory.
+    """
+    out = np.empty(cells.shape[:-1], dtype=np.uint8)
+    for place, layer in zip(out, cells, strict=True):
+        place[...] = _grey_layer(layer, kind)
+    return out
+
+
+def _grey_layer(cells: NDArray, kind: CellKind) -> NDArray:
     if kind.combination == "maximum":
-        return np.maximum(cells[..., 0] - 1, 0).astype(np.uint8)
+        return np.maximum(cells[..., 0] - 1, 0)
     if kind.combination == "latest":
-        return (cells[..., 1] & 0xFF).astype(np.uint8)
+        return cells[..., 1] & 0xFF
     total, weight, _ = _sums(cells, kind)
     safe = np.maximum(weight, 1)
     quotient = total // safe
     quotient += total - quotient * safe >= safe - safe // 2  # remainder of one half or more: no doubling, no overflow
-    return np.where(weight > 0, quotient, 0).astype(np.uint8)
+    return np.where(weight > 0, quotient, 0)
 
 
 def most_hits_so_far(cells: NDArray, kind: CellKind) -> int:
@@ -134,4 +144,4 @@ def _sums(cells: NDArray, kind: CellKind) -> tuple[NDArray, NDArray, float]:
     if kind.combination == "mean":
         return cells[..., 1], cells[..., 0], float(1 << FULL_WEIGHT_BITS)
     known = hits(cells, kind).astype(np.int64)
-    return grey(cells, kind).astype(np.int64), known, 1.0
+    return _grey_layer(cells, kind).astype(np.int64), known, 1.0

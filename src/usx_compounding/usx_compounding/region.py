@@ -90,7 +90,8 @@ def grown(current: Region | None, needed: Region, first: Region) -> Region:
     """A region around both, with room to spare: on all sides at first, then on the sides that had to move.
 
     A side gets twice the room that it has moved since the ``first`` frame's region, SPARE voxels at least: the
-    direction of the sweep triples and is re-allocated only once or twice. Room that no frame touches costs addresses, not memory.
+    direction of the sweep triples and is re-allocated only once or twice. Room that no frame touches costs addresses,
+    not memory.
     """
     low = np.minimum((current or needed).low, needed.low)
     high = np.maximum((current or needed).high, needed.high)

@@ -22,6 +22,7 @@ from usx_compounding.mask import MaskSettings, make_mask, outline, to_runs
 from usx_compounding.matching import MatchedFrame, TimedFrame
 from usx_compounding.region import Lattice
 
+SLICE_POINTS = 4000
 BONE_KIND = CellKind("nearest", "maximum")  # 2 bytes per voxel; most voxels are met by one frame only
 
 
@@ -60,6 +61,7 @@ class Sweep:
         self._bone = Compounder(CompoundingSettings(BONE_KIND, 1, limit - grey_limit), settings.lattice, runs, engine)
         self._detector = BoneDetector(settings.mask, shape, pixel_spacing(settings.image_to_probe), settings.bone)
         self._outline = _as_pixels(outline(settings.mask, *shape))
+        self._sparse = _sparse_pixels(mask)
         self.coverage = Coverage(settings.lattice.spacing)
         self._beams = np.zeros(3, dtype=np.int64)
         self._bricks: set[tuple[int, int, int]] = set()  # parts of the lattice where any bone was seen
@@ -105,15 +107,11 @@ class Sweep:
                               np.array(sorted(self._bricks), dtype=np.int64).reshape(-1, 3))
         return bone_surface.thin(channel, self._beams.astype(np.float64), self.settings.bone_threshold)
 
-    def slice_points(self, matched: MatchedFrame, at_most: int = 4000) -> SlicePoints:
+    def slice_points(self, matched: MatchedFrame) -> SlicePoints:
         """Every k-th pixel of a frame in the field of view, in the volume's frame, mm."""
-        mask = make_mask(self.settings.mask, *self.shape)
-        stride = max(int(np.ceil(np.sqrt(mask.sum() / max(at_most, 1)))), 1)
-        rows, columns = np.nonzero(mask[::stride, ::stride])
-        rows, columns = rows * stride, columns * stride
         to_volume = self._world_to_volume @ matched.probe_to_world @ self.settings.image_to_probe
-        points = apply(to_volume, _as_pixels(np.stack([columns, rows], axis=1)))
-        return SlicePoints(points, matched.frame.image[rows, columns].astype(np.float32))
+        columns, rows = self._sparse.T
+        return SlicePoints(apply(to_volume, _as_pixels(self._sparse)), matched.frame.image[rows, columns].astype(np.float32))
 
     def grey_volume(self, filling: hole_filling.Method = "none", reach: int = 9) -> Volume:
         """Grey levels in world, mm, holes filled over ``reach`` voxels. Raises UsxError before the first frame."""
@@ -122,6 +120,13 @@ class Sweep:
     def bone_volume(self) -> Volume:
         """Compounded bone response in world, mm."""
         return self._bone.volume()
+
+
+def _sparse_pixels(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """(n, 2) columns and rows of every k-th pixel of a mask, about SLICE_POINTS of them."""
+    stride = max(int(np.ceil(np.sqrt(mask.sum() / SLICE_POINTS))), 1)
+    rows, columns = np.nonzero(mask[::stride, ::stride])
+    return np.stack([columns * stride, rows * stride], axis=1)
 
 
 def _as_pixels(columns_rows: NDArray) -> NDArray[np.float64]:
