@@ -111,7 +111,8 @@ class Sweep:
         """Every k-th pixel of a frame in the field of view, in the volume's frame, mm."""
         to_volume = self._world_to_volume @ matched.probe_to_world @ self.settings.image_to_probe
         columns, rows = self._sparse.T
-        return SlicePoints(apply(to_volume, _as_pixels(self._sparse)), matched.frame.image[rows, columns].astype(np.float32))
+        grey = matched.frame.image[rows, columns].astype(np.float32)
+        return SlicePoints(apply(to_volume, _as_pixels(self._sparse)), grey)
 
     def grey_volume(self, filling: hole_filling.Method = "none", reach: int = 9) -> Volume:
         """Grey levels in world, mm, holes filled over ``reach`` voxels. Raises UsxError before the first frame."""
