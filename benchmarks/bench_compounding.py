@@ -95,7 +95,7 @@ def rows_of(name: str, rate: float, pixels: int, kind: CellKind, bandwidth: floa
     traffic = rate * pixels * bytes_per_pixel
     return [{"name": f"{name}", "value": rate, "unit": "frames/s"},
             {"name": f"{name}, pixels", "value": rate * pixels / 1e6, "unit": "Mpixel/s"},
-            {"name": f"{name}, voxel traffic (mostly cached)", "value": traffic / 1e9, "unit": "GB/s"},
+            {"name": f"{name}, nominal voxel traffic (cached)", "value": traffic / 1e9, "unit": "GB/s"},
             {"name": f"{name}, traffic / memory bandwidth", "value": traffic / bandwidth, "unit": "ratio"}]
 
 

@@ -192,6 +192,17 @@ def test_a_flood_is_bounded_and_accounted_for():
     assert rig.account().pending == 0 and rig.account().rejected["shutdown"] == 8
 
 
+def test_a_frozen_tracker_is_noticed():
+    rig = Rig()
+    for t in range(0, 3000, 10):
+        rig.pose(t, y=0.0)
+    rig.live.process()
+    assert rig.live.still_seconds() == pytest.approx(2.99)
+    rig.pose(3000, y=0.1)
+    rig.live.process()
+    assert rig.live.still_seconds() == 0.0
+
+
 def test_what_is_left_at_the_end_is_counted():
     rig = Rig()
     rig.frame(1)
