@@ -28,13 +28,6 @@ def surface_distances(points: NDArray, mesh: Mesh) -> NDArray[np.float64]:
     return np.sqrt(_squared_distances(points, corners, centres, radii, upper**2))
 
 
-def symmetric_surface_distance(first: Mesh, first_points: NDArray, second: Mesh, second_points: NDArray) -> float:
-    """Mean (mm) of the two mean distances, each from the points sampled on one mesh to the surface of the other."""
-    forward = surface_distances(first_points, second).mean()
-    backward = surface_distances(second_points, first).mean()
-    return float(0.5 * (forward + backward))
-
-
 @numba.njit(cache=True, error_model="numpy")
 def _squared_distances(points: NDArray, corners: NDArray, centres: NDArray, radii: NDArray,
                        upper: NDArray) -> NDArray:  # pragma: no cover - compiled
