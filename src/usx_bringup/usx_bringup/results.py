@@ -155,4 +155,4 @@ def read_results(folder: Path) -> Results:
 def triangle_mesh(corners_m: NDArray) -> Mesh:
     """Mesh in mm of a marker's triangle list (3F, 3) in m; corners at the same place become one vertex."""
     vertices, index = np.unique(np.round(corners_m * MM_PER_M, 4), axis=0, return_inverse=True)
-    return Mesh(vertices, index.reshape(-1, 3))
+    return Mesh(vertices, index.reshape(-1, 3).astype(np.int32))

@@ -18,7 +18,7 @@ from usx_common.rates import LatencyMeter, RateMeter
 from usx_common.ros import conversion, interface
 from usx_common.ros.node_support import OK, WARN, Diagnostics, declare_parameters, run
 from usx_common.worker import Worker
-from usx_completion import output, settings
+from usx_completion import output, parameters
 from usx_completion.completion import Completion, ShapeModelCompletion
 from usx_completion.observation import BadPartial, as_codes
 from usx_completion.shape_model import load_shape_model
@@ -31,12 +31,12 @@ class CompletionNode(Node):
 
     def __init__(self) -> None:
         super().__init__("completion_node")
-        self._values = declare_parameters(self, settings.TABLE)
+        self._values = declare_parameters(self, parameters.TABLE)
         self._diagnostics = Diagnostics(self)
         self._rate, self._latency = RateMeter(), LatencyMeter()
         self._counters = self._diagnostics.watch(StreamCounters("spine/partial"), self._rate, self._latency)
-        model, metadata = load_shape_model(settings.model_path(self._values))
-        self._method = ShapeModelCompletion(model, settings.completion_settings(self._values))
+        model, metadata = load_shape_model(parameters.model_path(self._values))
+        self._method = ShapeModelCompletion(model, parameters.completion_settings(self._values))
         self._completion: Completion | None = None
         self._answered = ""
         self._cloud = self.create_publisher(PointCloud2, "spine/completed", interface.LATCHED)

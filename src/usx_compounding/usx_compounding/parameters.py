@@ -89,7 +89,7 @@ TABLE = (
               3600.0, read_only=True),
     Parameter("update_period", 0.5, "between updates of us/bone and us/coverage, s", 0.05, 1.0, read_only=True),
     Parameter("slice_period", 0.1, "between two messages on us/slice, s", 0.0, 10.0, read_only=True),
-    Parameter("queue_size", 64, "frames that may wait for their pose, and for the worker", 1, 10_000, read_only=True),
+    Parameter("queue_size", 256, "frames that may wait for their pose, and for the worker", 1, 10_000, read_only=True),
     Parameter("save_folder", "", "the only folder that ~/save writes to"),
     Parameter("save_name", "", "file name of ~/save without ending; empty = sweep_<number>_<stamp>", check=_file_name),
     Parameter("save_format", "nrrd", "kind of file that ~/save writes", choices=FORMATS),

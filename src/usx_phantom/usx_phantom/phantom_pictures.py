@@ -97,7 +97,7 @@ def sweep_overview(path: Path, scene: Scene) -> None:
     for fraction in np.linspace(0, 1, 12):
         pose = path_pose(scene, SweepSettings(), fraction)
         ends = transforms.apply(pose, np.array([[0, 0, 0], [0, 0, 60.0]]))
-        axes.annotate("", ends[1, [2, 1]], ends[0, [2, 1]],
+        axes.annotate("", tuple(ends[1, [2, 1]]), tuple(ends[0, [2, 1]]),
                       arrowprops={"arrowstyle": "->", "color": "tab:blue", "lw": 0.8})
     axes.plot([], [], color="tab:blue", label="probe and beam, 12 of the poses")
     axes.autoscale()

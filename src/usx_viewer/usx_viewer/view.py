@@ -82,7 +82,7 @@ class View:
             return
         corners = np.array(corners_m) * MM_PER_M
         vertices, index = np.unique(np.round(corners, 3), axis=0, return_inverse=True)
-        mesh = Mesh(vertices, index.reshape(-1, 3))
+        mesh = Mesh(vertices, index.reshape(-1, 3).astype(np.int32))
         self._scene.set_mesh(f"completed/{level}/mesh", frame, mesh, colours.LEVEL_COLOURS[level],
                              self._values["opacity"])
 

@@ -16,7 +16,7 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from usx_common.ros import conversion, interface
 from usx_common.ros.node_support import OK, WARN, Diagnostics, declare_parameters, run
 from usx_xray.pairing import PendingImages
-from usx_xray.settings import PARAMETERS
+from usx_xray.parameters import TABLE
 from usx_xray.station import BoneResult, XrayResult, XrayStation
 
 POLL_PERIOD_S = 0.25
@@ -31,7 +31,7 @@ class XrayNode(Node):
     def __init__(self) -> None:
         super().__init__("xray_node")
         self._station: XrayStation | None = None
-        values = declare_parameters(self, PARAMETERS, lambda changes: self._station and self._station.change(changes))
+        values = declare_parameters(self, TABLE, lambda changes: self._station and self._station.change(changes))
         self._image = self.create_publisher(Image, "xray/image", interface.LATCHED)
         self._camera = self.create_publisher(CameraInfo, "xray/camera_info", interface.LATCHED)
         self._labels = self.create_publisher(Image, "xray/labels", interface.LATCHED)

@@ -21,7 +21,7 @@ from usx_common.counters import StreamCounters
 from usx_common.errors import UsxError
 from usx_common.rates import LatencyMeter
 from usx_common.worker import Worker
-from usx_xray import ct_series, settings
+from usx_xray import ct_series, parameters
 from usx_xray.bodies import Segmentation, segment_bodies
 from usx_xray.body_points import bodies_to_points, label_image
 from usx_xray.ct_bone import bone_surface
@@ -165,7 +165,7 @@ class XrayStation:
             shutil.rmtree(self._store_folder, ignore_errors=True)
 
     def _start_listener(self) -> None:
-        stored = settings.storage(self._values)
+        stored = parameters.storage(self._values)
         if stored is None:
             return
         if not self._values["dicom_store_folder"]:
@@ -185,7 +185,7 @@ class XrayStation:
 
     def _read_file(self, path: Path) -> None:
         try:
-            header = read_header(path, settings.limits(self._values))
+            header = read_header(path, parameters.limits(self._values))
             modality = str(header.get("Modality", "") or "")
             if modality in ct_series.MODALITIES:
                 ct_series.slices_of(path, header)
@@ -195,7 +195,7 @@ class XrayStation:
             uid = str(header.get("SOPInstanceUID", "") or "")
             if uid and self._seen_uids.get(uid, path) != path:
                 raise Refused("duplicate", "the same X-ray object has been received before")
-            image = xray_of_header(path, header, settings.overrides(self._values), settings.limits(self._values))
+            image = xray_of_header(path, header, parameters.overrides(self._values), parameters.limits(self._values))
             self._seen_uids[uid] = path
         except Refused as error:
             self.files.rejected(error.reason)
@@ -214,9 +214,9 @@ class XrayStation:
         started = time.monotonic()
         try:
             slices = [item for path, header in series.files for item in ct_series.slices_of(path, header)]
-            limits = ct_series.SeriesLimits(file=settings.limits(self._values))
+            limits = ct_series.SeriesLimits(file=parameters.limits(self._values))
             volume = ct_series.series_of_slices(slices, limits)
-            points = bone_surface(volume.volume, settings.bone(self._values))
+            points = bone_surface(volume.volume, parameters.bone(self._values))
         except Refused as error:
             self.files.rejected(error.reason, series.fresh)
             self._ct_text, self._ct_fine = f"CT series of {len(series.files)} files refused: {error}", False
@@ -278,9 +278,9 @@ class XrayStation:
         clicked = self._collector
         try:
             if isinstance(self._source, Path):
-                limits = settings.limits(self._values)
+                limits = parameters.limits(self._values)
                 header = read_header(self._source, limits)
-                self._xray = xray_of_header(self._source, header, settings.overrides(self._values), limits)
+                self._xray = xray_of_header(self._source, header, parameters.overrides(self._values), limits)
             else:
                 self._xray = self._image_of_plain(self._source)
         except Refused as error:

@@ -10,7 +10,7 @@ import pytest
 from usx_common.levels import LEVELS, SOURCE_XRAY
 from usx_common.meshes import read_mesh
 from usx_common.transforms import make_transform, rotation_about_axis
-from usx_completion import output, settings
+from usx_completion import output, parameters
 from usx_completion.completion import placed_mean_meshes
 from usx_completion.fit_level import LevelState
 from usx_completion.level_shape import level_shapes
@@ -176,9 +176,9 @@ def test_the_placed_mean_for_reports_is_the_same_as_the_methods(method, partial)
 
 
 def test_parameters_reach_the_settings():
-    values = {parameter.name: parameter.default for parameter in settings.TABLE}
-    result = settings.completion_settings({**values, "voxel_size": 3.0, "xray_sd": 2.0, "xray_shift_sd": 0.0})
+    values = {parameter.name: parameter.default for parameter in parameters.TABLE}
+    result = parameters.completion_settings({**values, "voxel_size": 3.0, "xray_sd": 2.0, "xray_shift_sd": 0.0})
     assert result.observation.voxel_mm == 3.0 and result.fit.xray_sd == 2.0 and result.fit.xray_shift_sd_mm > 0.0
-    assert settings.completion_settings(values).fit == type(result.fit)()
-    assert settings.model_path(values).is_file()
-    assert settings.model_path({**values, "model_folder": "/somewhere"}).parent.name == "somewhere"
+    assert parameters.completion_settings(values).fit == type(result.fit)()
+    assert parameters.model_path(values).is_file()
+    assert parameters.model_path({**values, "model_folder": "/somewhere"}).parent.name == "somewhere"

@@ -10,14 +10,14 @@ import pydicom
 import pytest
 
 from usx_common.parameters import validate
-from usx_xray.settings import PARAMETERS
+from usx_xray.parameters import TABLE
 from usx_xray.station import BoneResult, XrayResult, XrayStation
 
 
 class Bench:
     def __init__(self, **values: object) -> None:
         table = {parameter.name: validate(parameter, values.get(parameter.name, parameter.default))
-                 for parameter in PARAMETERS}
+                 for parameter in TABLE}
         self.results: list = []
         self.log: list[str] = []
         self.station = XrayStation(table, self.results.append, self.log.append)

@@ -15,7 +15,7 @@ from usx_xray.refusal import Refused
 from usx_xray.seeds import Seed, seeds_of_parameters
 from usx_xray.storage import StorageSettings
 
-PARAMETERS = (
+TABLE = (
     Parameter("watch_folder", "", "folder in which DICOM X-rays arrive; empty = none", read_only=True),
     Parameter("cbct_folder", "", "folder in which a CT or CBCT series arrives; empty = none", read_only=True),
     Parameter("file_quiet_time", 1.0, "s that a file must stay unchanged before it is read", 0.0, 60.0, read_only=True),
