@@ -28,7 +28,7 @@ class Browser:
     """One headless browser with one page; a context manager."""
 
     def __init__(self, url: str, size: tuple[int, int] = (1280, 800)) -> None:
-        self._profile = tempfile.TemporaryDirectory()
+        self._profile = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         command = [chromium() or "chromium", *FLAGS, f"--window-size={size[0]},{size[1]}", "--remote-debugging-port=0",
                    f"--user-data-dir={self._profile.name}", url]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

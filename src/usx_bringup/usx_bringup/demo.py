@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -139,10 +140,15 @@ def run(demo: Demo, console: Console) -> int:
     return code
 
 
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
 def main() -> int:
     """Entry point: 0 = done, 1 = no complete answer, 2 = bad input."""
     demo, options = parse_arguments()
     console = Console()
+    signal.signal(signal.SIGTERM, _interrupt)  # the launch must end with the demo, however the demo is told to end
     try:
         if options.acquisition is None:
             make_phantom(demo, options)

@@ -15,9 +15,10 @@ from usx_viewer.colours import LEVEL_COLOURS
 from usx_viewer.scene import Scene
 
 SWITCHES = {"Bone surface (ultrasound)": ("bone", True), "Live frame": ("slice", True), "X-ray": ("xray", True),
-            "CBCT bone": ("cbct", False), "Partial clouds": ("partial", True), "Uncertainty": ("sigma", False)}
+            "CBCT bone": ("cbct", False), "Partial clouds": ("partial", False), "Uncertainty": ("sigma", False)}
 LIGHTS = {0: "#4caf50", 1: "#ffb300", 2: "#f44336", 3: "#9e9e9e"}
 DISTANCE_M = 0.32
+FIRST_VIEW = "oblique"
 
 
 @dataclass(frozen=True)
@@ -39,14 +40,15 @@ class Panel:
         self._target = np.zeros(3)
         self._directions = {"behind": (np.array([0.0, 0.0, 1.0]), np.array([0.0, 1.0, 0.0])),
                             "left": (np.array([1.0, 0.0, 0.0]), np.array([0.0, 0.0, 1.0])),
-                            "above": (np.array([0.0, 1.0, 0.3]), np.array([0.0, 0.0, 1.0]))}
+                            "above": (np.array([0.0, 1.0, 0.3]), np.array([0.0, 0.0, 1.0])),
+                            FIRST_VIEW: (np.array([0.7, 0.3, 0.8]), np.array([0.0, 1.0, 0.0]))}
         server.gui.configure_theme(dark_mode=True, control_layout="collapsible", show_logo=False)
         server.gui.add_markdown("**usx** · research use only, not a medical device")
-        with server.gui.add_folder("Nodes"):
-            self._text = server.gui.add_html(_html({}))
         self._add_views()
         self._add_switches()
-        server.on_client_connect(lambda client: self.look(client, "behind"))
+        with server.gui.add_folder("Nodes"):
+            self._text = server.gui.add_html(_html({}))
+        server.on_client_connect(lambda client: self.look(client, FIRST_VIEW))
 
     def _add_views(self) -> None:
         buttons = self._server.gui.add_button_group("Look from", tuple(self._directions))
@@ -83,10 +85,11 @@ class Panel:
             first = not self._target.any()
             self._target = spine_to_root[:3, 3] / 1000.0
             self._directions = {"behind": (posterior, cranial), "left": (left, cranial),
-                                "above": (cranial + 0.3 * posterior, posterior)}
+                                "above": (cranial + 0.3 * posterior, posterior),
+                                FIRST_VIEW: (posterior + 0.9 * left + 0.35 * cranial, cranial)}
         if first:
             for client in self._server.get_clients().values():
-                self.look(client, "behind")
+                self.look(client, FIRST_VIEW)
 
     def look(self, client: viser.ClientHandle, name: str) -> None:
         """Move one client's camera to a named view."""
