@@ -280,8 +280,7 @@ def test_a_callback_can_refuse_a_change(node: Node) -> None:
 def test_overrides_come_from_the_command_line(ros: None, tmp_path) -> None:
     (tmp_path / "params.yaml").write_text(
         "/**:\n  ros__parameters: {rate: 1.0, name: all}\n"
-        "/**/special:\n  ros__parameters:\n    rate: 2.0\n    group: {sub: 7}\n"
-        "/ns/*:\n  ros__parameters: {flag: true}\n"
+        "/ns/special:\n  ros__parameters:\n    rate: 2.0\n    flag: true\n    group: {sub: 7}\n"
         "other:\n  ros__parameters: {rate: 9.0}\n")
     cli = ["--ros-args", "--params-file", str(tmp_path / "params.yaml"), "-p", "matrix:=[1.0, 0.0]",
            "-r", "in:=/renamed", "-r", "__ns:=/ns"]

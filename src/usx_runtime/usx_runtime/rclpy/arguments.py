@@ -52,11 +52,18 @@ class Arguments:
         return absolute
 
     def overrides(self, node: str, namespace: str) -> dict[str, Any]:
-        """Parameter values for a node; what comes later in the arguments or a file wins."""
+        """Parameter values for a node: what is said of all nodes (`/**`) first, then what names the node.
+
+        Within each of the two, what comes later in the arguments or a file wins. So does rclpy; it applies no other
+        wildcard, which here match as they do in rclcpp.
+        """
+        name = fully_qualified(node, namespace)
+        matching = [(pattern, entries) for pattern, entries in self.parameters if node_pattern(pattern).fullmatch(name)]
         values: dict[str, Any] = {}
-        for pattern, entries in self.parameters:
-            if node_pattern(pattern).fullmatch(fully_qualified(node, namespace)):
-                values.update(entries)
+        for general in (True, False):
+            for pattern, entries in matching:
+                if (pattern.strip("/") == "**") is general:
+                    values.update(entries)
         return values
 
 
