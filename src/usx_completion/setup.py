@@ -22,6 +22,7 @@ setup(
         "console_scripts": [
             "completion_node = usx_completion.node:main",
             "build_shape_model = usx_completion.build_shape_model:main",
+            "shape_report = usx_completion.shape_report:main",
         ],
     },
 )

@@ -27,7 +27,7 @@ from usx_completion.template import make_template
 DEMO_SEEDS = 1000
 MODE_COUNTS = (0, 1, 5, 10, 20, 30, 40)
 EXAMPLES = """examples:
-  build_shape_model                                     # the packaged model: 60 spines, seeds 10000..10059
+  build_shape_model                                     # the packaged model: 100 spines, seeds 10000..10099
   build_shape_model --count 10 --out /tmp/small.safetensors --jobs 1
 """
 
@@ -45,7 +45,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     """Command-line arguments."""
     parser = argparse.ArgumentParser(prog="build_shape_model", description=__doc__, epilog=EXAMPLES,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=60, help="number of spines, each of five levels (60)")
+    parser.add_argument("--count", type=int, default=100, help="number of spines, each of five levels (100)")
     parser.add_argument("--first-seed", type=int, default=10_000, help="seeds are FIRST_SEED .. FIRST_SEED + COUNT - 1 "
                         f"(10000); seeds below {DEMO_SEEDS} belong to demonstrations and are refused")
     parser.add_argument("--modes", type=int, default=40, help="number of modes kept (40)")
