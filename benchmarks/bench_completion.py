@@ -1,4 +1,4 @@
-"""The fit of the shape model to five levels: time on this machine, one thread, from partial cloud to meshes with sigma."""
+"""The fit of the shape model to five levels on one thread: from a partial cloud to meshes with sigma."""
 
 from __future__ import annotations
 
