@@ -36,6 +36,6 @@ def test_a_real_column_is_completed_within_3_mm_and_closer_than_by_the_placed_me
               f"placed mean {theirs['whole']:.2f} mm")
     fitted_mm, placed_mm = np.transpose(rows)
     assert (fitted_mm < 3.0).all()
-    # L5 of verse004 is the one vertebra of the three columns where the mean shape placed is as near (docs/completion.md)
+    # L5 of verse004 is the one of the 15 vertebrae where the mean shape placed is as near (docs/completion.md)
     assert (fitted_mm < placed_mm).sum() >= (4 if subject == "verse004" else 5)
     assert fitted_mm.mean() < placed_mm.mean()

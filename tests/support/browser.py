@@ -12,6 +12,8 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
 from websockets.sync.client import connect
 
 FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu-sandbox", "--use-gl=angle", "--use-angle=swiftshader",
@@ -75,3 +77,16 @@ class Browser:
     def evaluate(self, expression: str) -> Any:
         """Value of a JavaScript expression in the page."""
         return self.call("Runtime.evaluate", expression=expression, returnByValue=True)["result"].get("value")
+
+
+def levels_seen(path: Path, colours: dict[str, tuple[int, int, int]]) -> set[str]:
+    """Names of the colours whose hue covers 200 pixels or more of a picture: light changes brightness, hue stays."""
+    hue, saturation, value = np.asarray(Image.open(path).convert("HSV"), int).transpose(2, 0, 1)
+    scene = slice(0, hue.shape[1] * 7 // 10)  # the panel is on the right
+    seen = set()
+    for name, colour in colours.items():
+        wanted = np.asarray(Image.new("RGB", (1, 1), colour).convert("HSV"), int)[0, 0, 0]
+        distance = np.abs((hue - wanted + 128) % 256 - 128)
+        if ((distance < 5) & (saturation > 40) & (value > 60))[:, scene].sum() >= 200:
+            seen.add(name)
+    return seen

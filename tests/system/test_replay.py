@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import os
 import random
+import signal
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
+from rosbags.highlevel import AnyReader
 
 from usx_bringup.acquisition import read_recording, read_truth
 from usx_bringup.report import completed_meshes, truth_in_spine
 from usx_bringup.results import Results, read_results
 from usx_common.levels import LEVELS
 from usx_common.meshes import sample_surface
+from usx_viewer.colours import LEVEL_COLOURS
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
+from browser import Browser, chromium, levels_seen
 
 pytestmark = pytest.mark.timeout(420)
 SEED = 3
@@ -43,11 +51,44 @@ def acquisition(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def demo(acquisition: Path, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("demo")
-    command = [*USX, "run", "usx_bringup", "demo", "--acquisition", str(acquisition), "--out", str(out)]
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=360)
-    log = (out / "launch.log").read_text() if (out / "launch.log").is_file() else ""
-    assert result.returncode == 0, result.stdout + result.stderr + log[-8000:]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [*USX, "run", "usx_bringup", "demo", "--acquisition", str(acquisition), "--out", str(out), "--view",
+               "--port", str(port)]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          text=True) as process:
+        words = _until(process, "stays open")
+        log = (out / "launch.log").read_text() if (out / "launch.log").is_file() else ""
+        assert "stays open" in words, words + log[-8000:]
+        if chromium() is not None:
+            _look(f"http://127.0.0.1:{port}", out)
+        process.send_signal(signal.SIGINT)
+        process.stdout.read()
+        assert process.wait(60) == 0
     return out
+
+
+def _until(process: subprocess.Popen[str], word: str) -> str:
+    """What a process says, up to the line with ``word`` or its end."""
+    said = ""
+    for line in process.stdout:
+        said += line
+        if word in line:
+            break
+    return said
+
+
+def _look(url: str, out: Path) -> None:
+    """Open the page and wait until the five levels are drawn; keep a picture and the words of the page."""
+    with Browser(url, (1440, 900)) as browser:
+        deadline = time.monotonic() + 90
+        while time.monotonic() < deadline:
+            time.sleep(2.0)
+            browser.screenshot(out / "browser.png")
+            if len(levels_seen(out / "browser.png", LEVEL_COLOURS)) == len(LEVELS):
+                break
+        (out / "browser.txt").write_text(browser.evaluate("document.body.innerText"))
 
 
 @pytest.fixture(scope="module")
@@ -69,9 +110,27 @@ def test_playback_began_when_all_nodes_were_there(demo):
     assert all(name in log.split("all nodes are there")[0] for name in NODES)
 
 
+@pytest.mark.browser
+@pytest.mark.skipif(chromium() is None, reason="no Chromium on this machine")
+def test_a_browser_shows_the_completed_levels_and_what_every_node_says(demo):
+    assert levels_seen(demo / "browser.png", LEVEL_COLOURS) == set(LEVELS)
+    text = (demo / "browser.txt").read_text()
+    assert all(name in text for name in NODES)
+
+
+@pytest.mark.skipif(chromium() is None, reason="no Chromium on this machine")
+def test_the_viewer_got_every_kind_of_result(results):
+    streams = {name.removeprefix("viewer_node: "): status for name, status in results.statuses.items()
+               if name.startswith("viewer_node: ")}
+    for topic in ("us/bone", "us/slice", "cbct/bone", "xray/bodies", "xray/image", "spine/partial", "spine/completed",
+                  "spine/meshes"):
+        assert int(streams[topic]["used"]) > 0, topic
+
+
 def test_the_results_answer_the_last_frame(acquisition, results):
     last = results.stamps["us/bone"]
-    assert last <= read_recording(acquisition / "bag").last_stamp
+    if results.account()["rejected"] == 0:
+        assert last == read_recording(acquisition / "bag").last_stamp
     assert results.stamps["spine/partial"] == results.stamps["spine/completed"] == last
 
 
@@ -80,7 +139,27 @@ def test_every_frame_has_one_parent(results):
     for child, parent in EDGES.items():
         assert parents[child] == [parent]
     assert all(len(found) == 1 for found in parents.values()), parents
+    for leaf, root in (("us_image", "world"), ("xray", "world"), ("vertebra_L1", "world"), ("vertebra_L5", "world")):
+        assert _root(leaf, parents) == root
     assert {f"vertebra_{level}" for level in LEVELS} <= set(parents)
+
+
+def _root(frame: str, parents: dict[str, list[str]]) -> str:
+    while frame in parents:
+        frame = parents[frame][0]
+    return frame
+
+
+def test_the_nodes_edges_are_none_of_the_robots(acquisition, results):
+    """One publisher per edge: the player alone publishes what the bag holds, and the bag holds no edge of the nodes."""
+    with AnyReader([acquisition / "bag"]) as reader:
+        connections = [c for c in reader.connections if c.topic in ("/tf", "/tf_static")]
+        recorded = {t.child_frame_id for connection, _, data in reader.messages(connections)
+                    for t in reader.deserialize(data, connection.msgtype).transforms}
+    added = set(results.parents) - recorded
+    vertebrae = {f"vertebra_{level}" for level in LEVELS}
+    assert added == {"us_volume", "us_image", "spine", "cbct", "xray"} | vertebrae
+    assert recorded <= set(results.parents)
 
 
 def test_each_level_is_within_3_mm_of_the_truth(acquisition, results):

@@ -37,6 +37,7 @@ class Demo:
     rate: float
     view: bool
     port: int
+    patience: float
 
 
 def parse_arguments(arguments: list[str] | None = None) -> tuple[Demo, argparse.Namespace]:
@@ -54,17 +55,20 @@ def parse_arguments(arguments: list[str] | None = None) -> tuple[Demo, argparse.
     parser.add_argument("--rate", type=float, default=1.0, help="speed of the replay (default 1 = real time)")
     parser.add_argument("--view", action="store_true", help="open the browser view and keep it until Ctrl-C")
     parser.add_argument("--port", type=int, default=8080, help="port of the browser view (default 8080)")
+    parser.add_argument("--patience", type=float, default=30.0, metavar="S",
+                        help="without an answer, give up so many seconds after the last frame (default 30)")
     options = parser.parse_args(arguments)
     if not 0.05 <= options.rate <= 10.0:
         parser.error(f"--rate {options.rate} must be 0.05 .. 10")
     acquisition = options.acquisition or options.out / "acquisition"
-    return Demo(acquisition, options.out, options.rate, options.view, options.port), options
+    demo = Demo(acquisition, options.out, options.rate, options.view, options.port, options.patience)
+    return demo, options
 
 
 def make_phantom(demo: Demo, options: argparse.Namespace) -> None:
     """Make the phantom acquisition, or reuse it where the same one is there. Raises UsxError when that fails."""
     command = [*ros_command(), "run", "usx_phantom", "make_phantom", "--out", str(demo.acquisition),
-               "--seed", str(options.seed)]
+               "--seed", str(options.seed), "--overwrite"]  # the folder is the demo's own
     if options.meshes:
         command += ["--meshes", str(options.meshes), "--axes", options.axes]
     if subprocess.run(command, check=False).returncode != 0:
@@ -98,17 +102,23 @@ def record(demo: Demo, recording: Recording, console: Console) -> int:
     """Run the recorder until the last frame is answered, with a progress bar of the frames; its exit code."""
     timeout = START_UP_S + recording.duration_s / demo.rate + ANSWER_S
     command = [*ros_command(), "run", "usx_bringup", "recorder", "--out", str(demo.out), "--frames",
-               str(recording.frames), "--last-stamp", str(recording.last_stamp), "--timeout", f"{timeout:.0f}"]
+               str(recording.frames), "--last-stamp", str(recording.last_stamp), "--timeout", f"{timeout:.0f}",
+               "--patience", str(demo.patience)]
     columns = (TextColumn("{task.description}"), BarColumn(),
                TextColumn("{task.completed:.0f}/{task.total:.0f} frames"), TimeElapsedColumn())
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task("replaying", total=recording.frames)
-        for line in process.stdout or ():
-            words = line.split()
-            if words[:1] == ["progress"]:
-                progress.update(task, completed=int(words[1]), description=" ".join(words[2:]) or "replaying")
-    return process.wait()
+    try:
+        with Progress(*columns, console=console) as progress:
+            task = progress.add_task("replaying", total=recording.frames)
+            for line in process.stdout or ():
+                words = line.split()
+                if words[:1] == ["progress"]:
+                    progress.update(task, completed=int(words[1]), description=" ".join(words[2:]) or "replaying")
+        return process.wait()
+    finally:
+        if process.poll() is None:  # interrupted: the recorder must not outlive the demo
+            process.terminate()
+            process.wait(SHUTDOWN_S)
 
 
 def log_errors(log: Path, most: int = 6) -> list[str]:

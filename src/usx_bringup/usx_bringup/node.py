@@ -48,14 +48,26 @@ class Recorder(Node):
         self._savers = {name: self.create_client(Trigger, f"{name}/save") for name in SAVING_NODES}
 
     def _on_cloud(self, topic: str, message: PointCloud2) -> None:
+        try:
+            interface.check_cloud(message)
+        except interface.InvalidMessage as error:
+            self.get_logger().warning(f"{topic}: {error}")
+            return
         self.results.add_cloud(topic, conversion.cloud_to_fields(message), message.header.frame_id,
                                conversion.stamp_nanoseconds(message.header.stamp))
 
     def _on_image(self, topic: str, message: Image) -> None:
+        try:
+            interface.check_image(message, tuple(conversion.ENCODINGS))
+        except interface.InvalidMessage as error:
+            self.get_logger().warning(f"{topic}: {error}")
+            return
         self.results.add_image(topic, conversion.image_to_array(message).copy())
 
     def _on_meshes(self, message: MarkerArray) -> None:
         for marker in message.markers:
+            if marker.action == marker.DELETEALL:
+                self.results.clear_meshes()
             points = [(p.x, p.y, p.z) for p in marker.points]
             self.results.add_marker(marker.ns, marker.id, points)
 

@@ -34,16 +34,21 @@ class Results:
     saved: dict[str, dict[str, Any]] = field(default_factory=dict)
     parents: dict[str, list[str]] = field(default_factory=dict)
     newest: float = field(default_factory=time.monotonic)
+    arrivals: dict[str, float] = field(default_factory=dict)
 
     def add_cloud(self, topic: str, fields: dict[str, NDArray], frame_id: str, stamp: int) -> None:
         """Keep a cloud's fields (SI) and its stamp, ns."""
         self.clouds[topic] = {name: np.array(values) for name, values in fields.items()}
         self.stamps[topic] = stamp
-        self.newest = time.monotonic()
+        self.newest = self.arrivals[topic] = time.monotonic()
 
     def add_image(self, topic: str, pixels: NDArray) -> None:
         """Keep an image."""
         self.images[topic] = pixels
+
+    def clear_meshes(self) -> None:
+        """Forget the vertebrae of earlier answers: the newest answer may leave a level out."""
+        self.meshes.clear()
 
     def add_marker(self, namespace: str, number: int, points_m: list[tuple[float, float, float]]) -> None:
         """Keep a triangle list, m."""
@@ -85,9 +90,14 @@ class Results:
         decided = account["received"] >= self.frames and account["pending"] == 0 and account["used"] < self.frames
         return decided and answered == self.stamps.get("us/bone")
 
-    def settled(self, quiet_s: float) -> bool:
-        """Whether the results are complete and no newer cloud came for ``quiet_s`` seconds."""
-        return self.complete() and time.monotonic() - self.newest >= quiet_s
+    def settled(self, quiet_s: float, patience_s: float = 20.0) -> bool:
+        """Whether the results are complete and no newer cloud came for ``quiet_s`` seconds.
+
+        A partial cloud that came after the last answer is being fitted: that is waited for, up to ``patience_s``.
+        """
+        quiet = time.monotonic() - self.newest
+        fitting = self.arrivals.get("spine/partial", 0.0) > self.arrivals.get("spine/completed", 0.0)
+        return self.complete() and quiet >= (patience_s if fitting else quiet_s)
 
     def abandoned(self, quiet_s: float) -> bool:
         """Whether every frame is decided and yet no completed spine came, ``quiet_s`` seconds after the last news."""
@@ -129,7 +139,7 @@ class Results:
                   for name, values in fields.items()}
         arrays |= {f"image|{topic}": pixels for topic, pixels in self.images.items()}
         arrays |= {f"mesh|{name}": points for name, points in self.meshes.items()}
-        np.savez_compressed(folder / DATA, allow_pickle=False, **arrays)
+        np.savez_compressed(folder / DATA, **arrays)
         facts = {"frames": self.frames, "last_stamp": self.last_stamp, "stamps": self.stamps,
                  "statuses": self.statuses, "transforms": self.transforms, "saved": self.saved,
                  "parents": self.parents}

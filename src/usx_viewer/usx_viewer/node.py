@@ -109,6 +109,7 @@ class ViewerNode(Node):
                 self.view.show_state(node, Status(_severity(status), status.message, lines))
 
     def _look_up(self) -> None:
+        self.view.mark_silent()
         for frame in FRAMES:
             try:
                 found = self._buffer.lookup_transform(self.values["root_frame"], frame, Time())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -18,6 +19,7 @@ SWITCHES = {"Bone surface (ultrasound)": ("bone", True), "Live frame": ("slice",
             "CBCT bone": ("cbct", False), "Partial clouds": ("partial", False), "Uncertainty": ("sigma", False)}
 LIGHTS = {0: "#4caf50", 1: "#ffb300", 2: "#f44336", 3: "#9e9e9e"}
 DISTANCE_M = 0.32
+SILENT, SILENT_AFTER_S = 3, 3.5  # nodes report once a second
 FIRST_VIEW = "oblique"
 
 
@@ -37,6 +39,7 @@ class Panel:
         self._server, self._scene = server, scene
         self._lock = threading.Lock()
         self._states: dict[str, Status] = {}
+        self._heard: dict[str, float] = {}
         self._target = np.zeros(3)
         self._directions = {"behind": (np.array([0.0, 0.0, 1.0]), np.array([0.0, 1.0, 0.0])),
                             "left": (np.array([1.0, 0.0, 0.0]), np.array([0.0, 0.0, 1.0])),
@@ -76,7 +79,18 @@ class Panel:
         """Show what a node says of itself."""
         with self._lock:
             self._states[node] = status
+            self._heard[node] = time.monotonic()
             self._text.content = _html(self._states)
+
+    def mark_silent(self, now: float) -> None:
+        """Grey out the nodes that said nothing for SILENT_AFTER_S: what they last said may no longer hold."""
+        with self._lock:
+            silent = [name for name, state in self._states.items()
+                      if now - self._heard[name] > SILENT_AFTER_S and state.level != SILENT]
+            for name in silent:
+                self._states[name] = Status(SILENT, f"silent; it last said: {self._states[name].text}")
+            if silent:
+                self._text.content = _html(self._states)
 
     def set_patient(self, spine_to_root: NDArray[np.float64]) -> None:
         """Aim the views at the spine: (4, 4) mm; columns are left, posterior, cranial in the root frame."""
@@ -108,7 +122,7 @@ def _html(states: dict[str, Status]) -> str:
         return "<p style='margin:0.6em'>waiting for the nodes</p>"
     rows = []
     for name, state in sorted(states.items()):
-        light = LIGHTS.get(state.level, LIGHTS[3])
+        light = LIGHTS.get(state.level, LIGHTS[SILENT])
         rows.append(f"<p style='margin:0.5em 0.6em 0.1em;font-size:90%'><span style='color:{light}'>&#9679;</span> "
                     f"<b>{escape(name)}</b>: {escape(state.text)}</p>")
         rows += [f"<p style='margin:0 1.9em;font-size:80%;opacity:0.7'>{escape(line)}</p>" for line in state.streams]

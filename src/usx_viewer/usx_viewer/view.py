@@ -114,6 +114,10 @@ class View:
         small = Pinhole(c.fx / step, c.fy / step, (c.cx - (step - 1) / 2) / step, (c.cy - (step - 1) / 2) / step)
         self._scene.set_image_plane("xray/image", frame, grey, small, self._depth_mm)
 
+    def mark_silent(self) -> None:
+        """Grey out the nodes that are no longer heard."""
+        self._panel.mark_silent(time.monotonic())
+
     def show_state(self, node: str, status: Status) -> None:
         """Show what a node says of itself."""
         self._panel.set_state(node, status)

@@ -62,3 +62,28 @@ def test_results_survive_their_file(tmp_path):
     assert back.saved["compounding_node"]["success"]
     mesh = triangle_mesh(back.meshes["L1/20"])
     assert len(mesh.vertices) == 3 and np.ptp(mesh.vertices) == pytest.approx(10.0)
+
+
+def test_a_newer_answer_forgets_the_vertebrae_of_the_older():
+    results = Results(frames=1, last_stamp=1)
+    results.add_marker("L1", 20, [(0.0, 0.0, 0.0)] * 3)
+    results.clear_meshes()
+    results.add_marker("L2", 21, [(0.0, 0.0, 0.0)] * 3)
+    assert list(results.meshes) == ["L2/21"]
+
+
+def test_a_partial_cloud_that_is_still_being_fitted_is_waited_for():
+    results = Results(frames=10, last_stamp=99)
+    results.add_cloud("spine/completed", CLOUD, "spine", 99)
+    results.add_cloud("spine/partial", CLOUD, "spine", 99)
+    assert not results.settled(0.0) and results.settled(0.0, patience_s=0.0)
+    results.add_cloud("spine/completed", CLOUD, "spine", 99)
+    assert results.settled(0.0)
+
+
+def test_a_sweep_without_an_answer_is_given_up_when_all_frames_are_decided():
+    results = Results(frames=10, last_stamp=99)
+    results.add_status(FRAMES_STREAM, "", account(10, 8, pending=2))
+    assert not results.abandoned(0.0)
+    results.add_status(FRAMES_STREAM, "", account(10, 8, gap=2))
+    assert results.abandoned(0.0) and not results.abandoned(60.0)

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from usx_common import transforms
 from usx_common.errors import UsxError
@@ -22,7 +21,7 @@ from usx_viewer.server import start_server
 from usx_viewer.view import View
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "support"))
-from browser import Browser, chromium
+from browser import Browser, chromium, levels_seen
 
 
 @pytest.fixture
@@ -104,6 +103,17 @@ def test_completed_vertebrae_are_coloured_labelled_and_cleared(view):
     assert view.scene.objects() == ["sigma"]
 
 
+def test_a_node_that_falls_silent_is_shown_so(view):
+    view.show_state("xray_node", Status(0, "waiting for an X-ray"))
+    panel = view._panel
+    panel.mark_silent(time.monotonic() + 1.0)
+    assert "silent" not in panel._text.content
+    panel.mark_silent(time.monotonic() + 10.0)
+    assert "silent; it last said: waiting for an X-ray" in panel._text.content
+    view.show_state("xray_node", Status(0, "back"))
+    assert "silent" not in panel._text.content
+
+
 def test_a_taken_port_is_refused_and_named(server, port):
     with pytest.raises(UsxError, match=str(port)):
         start_server("127.0.0.1", port)
@@ -123,19 +133,8 @@ def test_a_browser_shows_the_levels_and_the_nodes_words(view, server, port, tmp_
         while missing and time.monotonic() < deadline:
             time.sleep(1.0)
             browser.screenshot(tmp_path / "page.png")
-            missing = set(colours.LEVEL_COLOURS) - _levels_seen(tmp_path / "page.png")
+            missing = set(colours.LEVEL_COLOURS) - levels_seen(tmp_path / "page.png", colours.LEVEL_COLOURS)
         assert not missing
         text = browser.evaluate("document.body.innerText")
         assert "compounding_node" in text and "sweep of <b>360</b> frames" in text
 
-
-def _levels_seen(path: Path) -> set[str]:
-    """Levels whose hue covers 200 pixels or more: lighting changes brightness, hue stays."""
-    hue, saturation, value = np.asarray(Image.open(path).convert("HSV"), int).transpose(2, 0, 1)
-    seen = set()
-    for level, colour in colours.LEVEL_COLOURS.items():
-        wanted = np.asarray(Image.new("RGB", (1, 1), colour).convert("HSV"), int)[0, 0, 0]
-        distance = np.abs((hue - wanted + 128) % 256 - 128)
-        if ((distance < 5) & (saturation > 40) & (value > 60))[:, :900].sum() >= 200:
-            seen.add(level)
-    return seen
