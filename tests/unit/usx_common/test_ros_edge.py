@@ -140,6 +140,9 @@ def test_bad_images_are_refused_with_their_reason(changes, reason):
     assert caught.value.reason == reason
 
 
+XYZ = [PointField(name=name, offset=4 * i, datatype=7, count=1) for i, name in enumerate("xyz")]
+
+
 def changed_cloud(**changes: object) -> PointCloud2:
     message = conversion.fields_to_cloud(np.zeros((3, 3)), "us_volume", STAMP)
     for name, value in changes.items():
@@ -152,6 +155,9 @@ def changed_cloud(**changes: object) -> PointCloud2:
     ({"point_step": 8}, "wrong_field"), ({"data": array("B")}, "wrong_data_size"),
     ({"fields": [PointField(name=n, offset=0, datatype=8, count=1) for n in "xyz"]}, "wrong_field"),
     ({"width": 10_000_000}, "too_many_points"),
+    ({"fields": [*XYZ, PointField(name="ring", offset=10, datatype=7, count=1)]}, "wrong_field"),
+    ({"fields": [*XYZ, PointField(name="shape", offset=4, datatype=7, count=2)]}, "wrong_field"),
+    ({"fields": [*XYZ, PointField(name="x", offset=4, datatype=7, count=1)]}, "wrong_field"),
 ])
 def test_bad_clouds_are_refused_with_their_reason(changes, reason):
     with pytest.raises(interface.InvalidMessage) as caught:

@@ -77,6 +77,7 @@ def check_cloud(message: PointCloud2, fields: Collection[str] = ("x", "y", "z"),
                 max_points: int = MAX_POINTS) -> None:
     """Raise InvalidMessage for a cloud without these float32 fields, in another frame, too large or inconsistent.
 
+    Float32 fields that were not asked for are checked alike, because ``conversion.cloud_to_fields`` reads all of them.
     Points that are not finite are legal in ROS (is_dense = false); users of the cloud leave them out.
     """
     check_stamp(message.header.stamp, "cloud")
@@ -85,16 +86,28 @@ def check_cloud(message: PointCloud2, fields: Collection[str] = ("x", "y", "z"),
     missing = [name for name in fields if name not in known]
     if missing:
         raise InvalidMessage("missing_field", f"cloud lacks the fields {missing}; it has {sorted(known)}")
-    for name in fields:
-        field = known[name]
-        if field.datatype != PointField.FLOAT32 or field.offset + 4 > message.point_step:
-            raise InvalidMessage("wrong_field", f"cloud field {name!r} must be float32 inside the point step")
+    other = [name for name in fields if known[name].datatype != PointField.FLOAT32]
+    if other:
+        raise InvalidMessage("wrong_field", f"cloud fields {other} must be float32")
+    _check_float_fields(message)
     count = message.width * message.height
     if count > max_points:
         raise InvalidMessage("too_many_points", f"cloud of {count} points; at most {max_points} are taken")
     if message.row_step < message.width * message.point_step or len(message.data) != message.row_step * message.height:
         raise InvalidMessage("wrong_data_size", f"cloud holds {len(message.data)} bytes; {message.height} rows of "
                                                 f"{message.row_step} bytes are announced")
+
+
+def _check_float_fields(message: PointCloud2) -> None:
+    floats = [field for field in message.fields if field.datatype == PointField.FLOAT32]
+    if len({field.name for field in floats}) < len(floats):
+        raise InvalidMessage("wrong_field", f"cloud names a field twice: {sorted(field.name for field in floats)}")
+    for field in floats:
+        if field.offset + 4 > message.point_step:
+            raise InvalidMessage("wrong_field", f"cloud field {field.name!r} at byte {field.offset} ends outside the "
+                                                f"point step of {message.point_step} bytes")
+        if field.count not in (0, 1):  # some drivers leave the count at 0
+            raise InvalidMessage("wrong_field", f"cloud field {field.name!r} has {field.count} elements; must be 1")
 
 
 def check_vector(vector: Vector3 | Point, name: str = "vector") -> None:
