@@ -18,7 +18,7 @@ from rcl_interfaces.msg import (
 )
 from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import InvalidParameterValueException, NameValidationException, ParameterException
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import Executor, ExternalShutdownException, MultiThreadedExecutor, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter as RosParameter
 
@@ -147,6 +147,18 @@ class Diagnostics:
                                 values=[KeyValue(key=key, value=value) for key, value in values.items()])
 
 
+def make_executor(node: Node) -> Executor:
+    """The executor that ``node`` is spun by: one thread, or as many as its attribute ``executor_threads`` asks for.
+
+    A node asks for more when a service may take long; all its other callbacks then still belong to one mutually
+    exclusive group (a node's default one), so that they never run at the same time.
+    """
+    threads = getattr(node, "executor_threads", 1)
+    executor = MultiThreadedExecutor(num_threads=threads) if threads > 1 else SingleThreadedExecutor()
+    executor.add_node(node)
+    return executor
+
+
 def run(make_node: Callable[[], Node], args: list[str] | None = None) -> int:
     """Main function of a node: spin until SIGINT or SIGTERM, then ``node.close()`` (where it has one) and shut down.
 
@@ -165,9 +177,7 @@ def run(make_node: Callable[[], Node], args: list[str] | None = None) -> int:
         _end(node)
         return 2
     try:
-        executor = SingleThreadedExecutor()
-        executor.add_node(node)
-        executor.spin()
+        make_executor(node).spin()
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     finally:
