@@ -72,6 +72,7 @@ class PoseBuffer:
         self._capacity = capacity
         self._stamps: list[int] = []
         self._samples: list[PoseSample] = []
+        self._still_from = 0  # stamp of the first of the newest samples that repeat one pose
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -103,6 +104,7 @@ class PoseBuffer:
         if index < len(self._stamps) and self._stamps[index] == sample.stamp:
             if sample.ok and not self._samples[index].ok:
                 self._samples[index] = sample
+                self._still_from = self._find_still()
             return "duplicate"
         if index == 0 and len(self._stamps) >= self._capacity:
             return "too_old"
@@ -140,15 +142,15 @@ class PoseBuffer:
 
     def still_since(self) -> int:
         """How long (ns) the newest samples have repeated one pose: a probe at rest, or a frozen tracker."""
-        if not self._samples:
-            return 0
-        last = self._samples[-1]
-        first = last.stamp
+        return self._stamps[-1] - self._still_from if self._stamps else 0
+
+    def _find_still(self) -> int:
+        first = last = self._samples[-1]
         for sample in reversed(self._samples):
-            if sample.ok != last.ok or not np.array_equal(sample.probe_to_world, last.probe_to_world):
+            if not _same_pose(sample, last):
                 break
-            first = sample.stamp
-        return last.stamp - first
+            first = sample
+        return first.stamp
 
     def _exact(self, index: int) -> PoseAnswer:
         sample = self._samples[index]
@@ -173,7 +175,23 @@ class PoseBuffer:
         return bool(np.degrees(turn) > self.gates.max_turn_rate * seconds)
 
     def _insert(self, index: int, sample: PoseSample) -> None:
+        self._note_still(index, sample)
         self._stamps.insert(index, sample.stamp)
         self._samples.insert(index, sample)
         if len(self._stamps) > self._capacity:
             del self._stamps[0], self._samples[0]
+
+    def _note_still(self, index: int, sample: PoseSample) -> None:
+        """Keep up the start of the still period with a sample about to be inserted, without a walk through the ring."""
+        last = self._samples[-1] if self._samples else sample
+        same = _same_pose(sample, last)
+        if index == len(self._samples):
+            self._still_from = self._still_from if self._samples and same else sample.stamp
+        elif same and self._stamps[index] == self._still_from:
+            self._still_from = sample.stamp  # just before the period, and part of it
+        elif not same and sample.stamp > self._still_from:
+            self._still_from = self._stamps[index]  # a late sample that breaks the period
+
+
+def _same_pose(one: PoseSample, other: PoseSample) -> bool:
+    return one.ok == other.ok and np.array_equal(one.probe_to_world, other.probe_to_world)

@@ -7,6 +7,8 @@ import time
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from usx_common.counters import StreamCounters
 from usx_common.errors import UsxError
@@ -235,3 +237,23 @@ def test_gaps_show_in_the_coverage():
     summary = coverage.summary()
     assert (summary.frames, summary.length, summary.largest_gap) == (4, pytest.approx(8.5), pytest.approx(6.0))
     assert coverage.centre()[1] == 9.0
+
+
+@settings(max_examples=60, deadline=None)
+@given(frames=st.lists(st.tuples(st.integers(0, 20), st.integers(0, 40)), max_size=25))
+def test_the_figures_of_the_coverage_do_not_depend_on_the_order_of_arrival(frames):
+    coverage = Coverage(spacing=0.5)
+    for stamp, y in frames:
+        coverage.add(stamp, np.array([[0, y, 0], [10, y, 0], [10, y, 10], [0, y, 0]], dtype=float))
+    gaps = np.abs(np.diff([y for _, y in sorted(frames, key=lambda frame: frame[0])]))
+    summary = coverage.summary()
+    assert (summary.length, summary.largest_gap) == (pytest.approx(gaps.sum()), pytest.approx(gaps.max(initial=0)))
+
+
+def test_a_summary_of_a_long_sweep_looks_at_no_outline(monkeypatch):
+    coverage = Coverage(spacing=0.5)
+    for stamp in range(50):
+        coverage.add(stamp, np.zeros((5, 3)))
+    monkeypatch.setattr(np, "diff", None)
+    monkeypatch.setattr(np.linalg, "norm", None)
+    assert coverage.summary().frames == 50

@@ -81,6 +81,26 @@ def test_a_still_pose_is_noticed():
     assert buffer.still_since() == 20 * MS
 
 
+@settings(max_examples=100, deadline=None)
+@given(samples=st.lists(st.tuples(st.integers(0, 30), st.integers(0, 1), st.booleans()), min_size=1, max_size=25))
+def test_the_still_period_is_that_of_the_samples_in_the_order_of_time(samples):
+    buffer, kept = PoseBuffer(PoseGates(jump_back=10.0)), {}
+    for t, x, ok in samples:
+        buffer.add(PoseSample(t * MS, pose(x), ok))
+        if t not in kept or (ok and not kept[t][1]):
+            kept[t] = (x, ok)
+        newest = max(kept)
+        broken = [t for t in kept if kept[t] != kept[newest]]
+        first = min(t for t in kept if not broken or t > max(broken))
+        assert buffer.still_since() == (newest - first) * MS
+
+
+def test_asking_for_the_still_period_compares_no_poses(monkeypatch):
+    buffer = buffer_of(*(PoseSample(t * MS, pose(2)) for t in range(0, 1000, 10)))
+    monkeypatch.setattr(np, "array_equal", None)
+    assert buffer.still_since() == 990 * MS
+
+
 @pytest.mark.parametrize("gates", [{"max_gap": 0}, {"staleness": -1}, {"jump_back": 0}, {"max_speed": -1}])
 def test_senseless_gates_are_refused(gates):
     with pytest.raises(UsxError):
