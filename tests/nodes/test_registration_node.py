@@ -22,6 +22,7 @@ from tf2_ros import StaticTransformBroadcaster
 from usx_common import transforms
 from usx_common.errors import UsxError
 from usx_common.ros import conversion, interface
+from usx_registration import report
 from usx_registration.node import RegistrationNode
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
@@ -191,6 +192,74 @@ def test_refusals_are_counted_and_told(bench: Callable[..., Bench], bone: np.nda
     assert run.account("cbct/bone")["rejected.no_frame_id"] == 1
     assert run.says("refused (too_few_points): 0 ultrasound bone points, 300 are needed")
     assert not run.partial and "spine" not in run.edges
+
+
+def test_an_empty_cloud_begins_a_new_sweep(bench: Callable[..., Bench], bone: np.ndarray) -> None:
+    run = bench(**PATIENT)
+    run.place_volume()
+    run.send("us/bone", bone, "us_volume", 20)
+    assert run.wait(lambda: stamps(run) == [20] and "spine" in run.edges)
+    before = run.edges["spine"][1]
+    # Straight to the callback, so that no time passes between both: the empty one must not be replaced unseen.
+    part = bone[bone[:, 1] >= np.quantile(bone[:, 1], 0.3)]
+    for second, points in ((21, np.empty((0, 3))), (22, part)):
+        run.node._on_bone(conversion.fields_to_cloud(points, "us_volume", Stamp(sec=second)))
+    assert run.wait(lambda: stamps(run) == [20, 22] and settled(run, "us/bone", 3))
+    assert run.account("us/bone") == {"received": 3, "used": 2, "pending": 0, "rejected.empty": 1}
+    assert run.wait(lambda: np.linalg.norm(run.edges["spine"][1][:3, 3] - before[:3, 3]) > 10.0)
+
+
+def test_after_an_empty_cloud_the_old_bone_is_not_worked_on_again(bench: Callable[..., Bench],
+                                                                  bone: np.ndarray) -> None:
+    run = bench(**PATIENT)
+    run.place_volume()
+    run.send("us/bone", bone, "us_volume", 20)
+    assert run.wait(lambda: stamps(run) == [20])
+    run.send("us/bone", np.empty((0, 3)), "us_volume", 21)
+    assert run.wait(lambda: run.account("us/bone").get("rejected.empty") == 1)
+    run.send("cbct/bone", bone, "cbct", 22)
+    assert run.wait(lambda: settled(run, "cbct/bone", 1))
+    assert run.node._worker.flush(30.0)
+    assert not run.wait(lambda: len(run.partial) > 1, 0.5)
+
+
+def test_empty_bodies_withdraw_the_old_ones(bench: Callable[..., Bench], bone: np.ndarray) -> None:
+    scene, run = phantom_scene(), bench(**PATIENT)
+    run.place_volume()
+    film = transforms.apply(transforms.invert(XRAY_TO_CBCT), scene.bodies)
+    run.send("xray/bodies", film, "xray", 4, label=scene.body_labels)
+    assert run.wait(lambda: settled(run, "xray/bodies", 1))
+    run.send("us/bone", bone, "us_volume", 20)
+    assert run.wait(lambda: stamps(run) == [20]) and conversion.cloud_to_fields(run.partial[0])["label"].any()
+    run.send("xray/bodies", np.empty((0, 3)), "xray", 5, label=np.empty(0))
+    assert run.wait(lambda: stamps(run) == [20, 20])
+    fields = conversion.cloud_to_fields(run.partial[1])
+    assert not fields["label"].any() and not fields["source"].any()
+    assert run.wait(lambda: settled(run, "xray/bodies", 2)) and run.account("xray/bodies")["used"] == 2
+    assert run.wait(lambda: run.says("no X-ray"))
+
+
+def test_an_exception_while_a_message_is_taken_does_not_end_the_node(bench: Callable[..., Bench], bone: np.ndarray,
+                                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+    run = bench(**PATIENT)
+    with monkeypatch.context() as patch:
+        patch.setattr(conversion, "cloud_points_mm", lambda message: 1 / 0)
+        run.send("cbct/bone", bone, "cbct", 3)
+        run.send("xray/bodies", bone, "xray", 3, label=np.full(len(bone), 21.0))
+        assert run.wait(lambda: settled(run, "cbct/bone", 1) and settled(run, "xray/bodies", 1))
+    for topic in ("cbct/bone", "xray/bodies"):
+        assert run.account(topic) == {"received": 1, "used": 0, "pending": 0, "rejected.internal_error": 1}
+
+
+def test_an_exception_after_the_result_is_counted_once(bench: Callable[..., Bench], bone: np.ndarray,
+                                                       monkeypatch: pytest.MonkeyPatch) -> None:
+    run = bench(**PATIENT)
+    run.place_volume()
+    monkeypatch.setattr(report, "sentence", lambda outcome: 1 / 0)
+    run.send("us/bone", bone, "us_volume", 20)
+    assert run.wait(lambda: run.says("failed unexpectedly"))
+    assert run.wait(lambda: settled(run, "us/bone", 1))
+    assert run.account("us/bone") == {"received": 1, "used": 0, "pending": 0, "rejected.internal_error": 1}
 
 
 def test_without_patient_axes_it_says_what_to_set(bench: Callable[..., Bench], bone: np.ndarray) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from builtin_interfaces.msg import Time as Stamp
@@ -28,10 +29,12 @@ TRANSFORM_POLL_S = 0.05
 
 @dataclass(frozen=True)
 class Job:
-    """A bone cloud to work on; ``counted``: it has just arrived, and is to be counted as used or rejected."""
+    """A bone cloud to work on; ``counted``: it has just arrived, and is to be counted as used or rejected; ``sweep``:
+    number of the sweep that it belongs to."""
 
     message: PointCloud2
     counted: bool
+    sweep: int
 
 
 class RegistrationNode(Node):
@@ -49,6 +52,8 @@ class RegistrationNode(Node):
         self._xray: report.Labelled = (None, None)
         self._cbct_points: report.Points = None
         self._last_bone: PointCloud2 | None = None
+        self._sweep, self._session_sweep = 0, 0  # counted by the callbacks; the one that the worker is in
+        self._told: set[tuple[str, str]] = set()
         self._buffer = Buffer()
         self._listener = TransformListener(self._buffer, self)
         self._broadcaster = StaticTransformBroadcaster(self)
@@ -64,41 +69,55 @@ class RegistrationNode(Node):
         self._worker.close()
 
     def _on_bone(self, message: PointCloud2) -> None:
-        self._bone.received()
         self._rate.tick()
-        if self._accepts(message, self._bone, ("x", "y", "z"), self._values["volume_frame"]):
-            self._last_bone = message
-            self._worker.submit(Job(message, counted=True))
+        self._receive(message, self._bone, self._take_bone)
 
     def _on_bodies(self, message: PointCloud2) -> None:
-        self._bodies.received()
-        if self._accepts(message, self._bodies, ("x", "y", "z", "label")):
-            labels = conversion.cloud_to_fields(message)["label"]
-            self._xray = report.finite_labelled(conversion.cloud_points_mm(message), labels)
-            self._bodies.used()
-            self._again()
+        self._receive(message, self._bodies, self._take_bodies)
 
     def _on_cbct(self, message: PointCloud2) -> None:
-        self._cbct.received()
-        if self._accepts(message, self._cbct, ("x", "y", "z")):
-            self._cbct_points = conversion.cloud_points_mm(message)
-            self._cbct.used()
-            self._again()
+        self._receive(message, self._cbct, self._take_cbct)
 
-    def _accepts(self, message: PointCloud2, counters: StreamCounters, fields: tuple[str, ...],
-                 frame_id: str | None = None) -> bool:
+    def _take_bone(self, message: PointCloud2) -> None:
+        interface.check_cloud(message, ("x", "y", "z"), self._values["volume_frame"])
+        if 0 in (message.width, message.height):
+            # Told apart here: in the worker's inbox the next cloud would take its place, and the reset were lost.
+            self._sweep += 1
+            self._last_bone = None
+            raise interface.InvalidMessage("empty", "the cloud is empty: a new sweep begins")
+        self._last_bone = message
+        self._worker.submit(Job(message, counted=True, sweep=self._sweep))
+
+    def _take_bodies(self, message: PointCloud2) -> None:
+        interface.check_cloud(message, ("x", "y", "z", "label"))
+        labels = conversion.cloud_to_fields(message)["label"]
+        self._xray = report.finite_labelled(conversion.cloud_points_mm(message), labels)
+        self._again()
+        self._bodies.used()
+
+    def _take_cbct(self, message: PointCloud2) -> None:
+        interface.check_cloud(message, ("x", "y", "z"))
+        self._cbct_points = conversion.cloud_points_mm(message)
+        self._again()
+        self._cbct.used()
+
+    def _receive(self, message: PointCloud2, counters: StreamCounters, take: Callable[[PointCloud2], None]) -> None:
+        """Count and take a message. No exception leaves: it would end the executor, and the node with it."""
+        counters.received()
         try:
-            interface.check_cloud(message, fields, frame_id)
-        except interface.InvalidMessage as error:
-            counters.rejected(error.reason)
-            self.get_logger().warning(f"{counters.name}: {error}")
-            return False
-        return True
+            take(message)
+        except Exception as error:
+            reason = error.reason if isinstance(error, interface.InvalidMessage) else "internal_error"
+            counters.rejected(reason)
+            if (counters.name, reason) not in self._told:
+                self._told.add((counters.name, reason))
+                self.get_logger().warning(f"{counters.name}: {error!r}" if reason == "internal_error" else
+                                          f"{counters.name}: {error}")
 
     def _again(self) -> None:
         """Work on the last bone cloud once more, unless one is waiting anyway."""
         if self._last_bone is not None and not self._worker.waiting():
-            self._worker.submit(Job(self._last_bone, counted=False))
+            self._worker.submit(Job(self._last_bone, counted=False, sweep=self._sweep))
 
     def _dropped(self, job: Job) -> None:
         if job.counted:
@@ -111,6 +130,9 @@ class RegistrationNode(Node):
 
     def _work(self, job: Job) -> None:
         began = time.monotonic()
+        if job.sweep != self._session_sweep:
+            self._session.new_sweep()
+            self._session_sweep = job.sweep
         points, labels = self._xray
         outcome = self._session.process(Inputs(
             bone=report.finite(conversion.cloud_points_mm(job.message)),
@@ -118,13 +140,14 @@ class RegistrationNode(Node):
             cbct=self._cbct_points, bodies=points, labels=labels))
         if outcome.partial is not None:
             self._publish(outcome.partial, outcome.edges, job.message.header.stamp)
+        self._latency.add(time.monotonic() - began)
+        level = OK if report.is_good(outcome) else WARN
+        self._diagnostics.set_state(level, report.sentence(outcome), **report.facts(outcome))
+        # last, because _failed counts what raises above
         if job.counted and outcome.verdict.passed:
             self._bone.used()
         elif job.counted:
             self._bone.rejected(outcome.verdict.reason)
-        self._latency.add(time.monotonic() - began)
-        level = OK if report.is_good(outcome) else WARN
-        self._diagnostics.set_state(level, report.sentence(outcome), **report.facts(outcome))
 
     def _world_to_volume(self) -> report.Points:
         """Matrix, or None; waits a moment, because the transform and the first cloud come at the same time."""

@@ -19,9 +19,14 @@ def finite(points: Array) -> Array:
     return points[finite_rows(points)]
 
 
-def finite_labelled(points: Array, labels: NDArray) -> tuple[Array, NDArray[np.int64]]:
-    """Finite rows of (N, 3) with their labels (N,) as whole numbers; labels that are not finite become 0."""
+def finite_labelled(points: Array, labels: NDArray) -> Labelled:
+    """Finite rows of (N, 3) with their labels (N,) as whole numbers; labels that are not finite become 0.
+
+    Where nothing is left, (None, None): an X-ray without bodies withdraws those of the one before.
+    """
     keep = finite_rows(points)
+    if not keep.any():
+        return None, None
     whole = np.nan_to_num(labels[keep], nan=0.0, posinf=0.0, neginf=0.0).round().astype(np.int64)
     return points[keep], whole
 

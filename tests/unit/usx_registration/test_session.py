@@ -270,3 +270,8 @@ def test_bad_parameters_are_refused_by_name(name: str, value: object) -> None:
     parameter = next(p for p in TABLE if p.name == name)
     with pytest.raises(UsxError, match=name):
         validate(parameter, value)
+
+
+def test_bodies_that_came_empty_are_no_bodies() -> None:
+    for points in (np.empty((0, 3)), np.full((4, 3), np.nan)):
+        assert report.finite_labelled(points, np.full(len(points), 21.0)) == (None, None)
