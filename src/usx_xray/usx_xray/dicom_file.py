@@ -79,7 +79,7 @@ def read_header(path: Path, limits: Limits | None = None) -> FileDataset:
     check_file_size(path, limits)
     meta = guarded(lambda: pydicom.filereader.read_file_meta_info(path), "the file's first part cannot be read")
     if _transfer_syntax(meta) == DEFLATED:
-        _check_inflated_size(path, meta, limits.inflated_bytes)
+        guarded(lambda: _check_inflated_size(path, meta, limits.inflated_bytes), "the deflated part cannot be read")
     return guarded(lambda: _fully_parsed(pydicom.dcmread(path, stop_before_pixels=True)),
                    "the header cannot be read")
 

@@ -6,11 +6,14 @@ Everything that takes time runs on one worker thread, in the order of arrival. N
 from __future__ import annotations
 
 import dataclasses
+import math
 import shutil
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +76,16 @@ class _PlainImage:
     stamp_ns: int
 
 
+@dataclass(frozen=True)
+class _Job:
+    """Work for the thread; ``count`` arrivals of ``stream`` wait for its decision. ``about``: for the operator."""
+
+    run: Callable[[], None]
+    about: str
+    stream: StreamCounters | None = None
+    count: int = 1
+
+
 class XrayStation:
     """Owns the folders, the C-STORE listener and the current X-ray. ``values``: the node's parameters by name.
 
@@ -97,8 +110,9 @@ class XrayStation:
                          for name in ("watch_folder", "cbct_folder") if values[name]]
         self._inbox = SeriesInbox(values["series_quiet_time"])
         self._seen_uids: dict[str, Path] = {}
-        self._worker: Worker[Callable[[], None]] = Worker(
-            lambda job: job(), "xray_station", MOST_WAITING, "queue", on_error=lambda job, error: self._failed(error))
+        self._closing = False
+        self._worker: Worker[_Job] = Worker(lambda job: job.run(), "xray_station", MOST_WAITING, "queue",
+                                            on_drop=self._dropped, on_error=self._failed)
         self.server: StorageServer | None = None
         self._store_folder: Path | None = None
         self._start_listener()
@@ -110,13 +124,12 @@ class XrayStation:
             for path in watch.poll(now):
                 self.add_file(path)
         for series in self._inbox.ready(now):
-            self._submit(lambda series=series: self._read_series(series),  # type: ignore[misc]
-                         lambda series=series: self.files.rejected("queue_full", series.fresh))  # type: ignore[misc]
+            self._worker.submit(_Job(partial(self._read_series, series), "CT series", self.files, series.fresh))
 
     def add_file(self, path: Path) -> None:
         """Take one DICOM file."""
         self.files.received()
-        self._submit(lambda: self._read_file(path), lambda: self.files.rejected("queue_full"))
+        self._worker.submit(_Job(lambda: self._read_file(path), "file", self.files))
 
     def add_image(self, pixels: NDArray, camera_matrix: NDArray, stamp_ns: int) -> None:
         """Take a plain image (rows, columns) with its K (3, 3); ``images`` has counted it as received.
@@ -126,18 +139,18 @@ class XrayStation:
         with self._lock:
             replaced, self._next_image = self._next_image, _PlainImage(pixels, camera_matrix, stamp_ns)
         if replaced is None:
-            self._submit(self._use_image, lambda: None)
+            self._worker.submit(_Job(self._use_image, "image", self.images))
         else:
             self.images.rejected("superseded")
 
     def add_click(self, column: float, row: float) -> None:
         """Take a click at a pixel of the current X-ray."""
         self.clicks.received()
-        self._submit(lambda: self._use_click(column, row), lambda: self.clicks.rejected("queue_full"))
+        self._worker.submit(_Job(lambda: self._use_click(column, row), "click", self.clicks))
 
     def change(self, values: dict[str, Any]) -> None:
         """Take changed parameters; the current X-ray is looked at again."""
-        self._submit(lambda: self._use_values(values), lambda: None)
+        self._worker.submit(_Job(lambda: self._use_values(values), "change of parameters"))
 
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until all that was handed over is done."""
@@ -156,11 +169,14 @@ class XrayStation:
         return Status(self._xray_fine and self._ct_fine and not missing, "; ".join(texts), facts)
 
     def close(self) -> None:
-        """Stop listening and working; received objects in a temporary folder are deleted."""
+        """Stop listening and working; received objects in a temporary folder are deleted, what waits is counted."""
         server, self.server = self.server, None
         if server is not None:
             server.close()
+        self._closing = True
         self._worker.close()
+        for series in self._inbox.ready(math.inf):
+            self.files.rejected("shutdown", series.fresh)
         if self._store_folder is not None:
             shutil.rmtree(self._store_folder, ignore_errors=True)
 
@@ -176,12 +192,26 @@ class XrayStation:
             self.close()
             raise
 
-    def _submit(self, job: Callable[[], None], on_refused: Callable[[], None]) -> None:
-        if not self._worker.submit(job):
-            on_refused()
+    def _dropped(self, job: _Job) -> None:
+        if job.stream is self.images:
+            with self._lock:
+                self._next_image = None
+        if job.stream is not None:
+            job.stream.rejected("shutdown" if self._closing else "queue_full", job.count)
 
-    def _failed(self, error: Exception) -> None:
-        self._log(f"internal error: {type(error).__name__}: {error}")
+    def _failed(self, job: _Job, error: Exception) -> None:
+        """Count what a job left undecided; jobs count as used only when all else is done."""
+        if job.stream is not None:
+            job.stream.rejected("internal_error", job.count)
+        # The place, not the error's words: they may quote the file, and with it the patient.
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{Path(place.filename).name}:{place.lineno}"
+        text = f"internal error with a {job.about}: {type(error).__name__} at {where}"
+        if job.about == "CT series":
+            self._ct_text, self._ct_fine = text, False
+        else:
+            self._xray_text, self._xray_fine = text, False
+        self._log(text)
 
     def _read_file(self, path: Path) -> None:
         try:
@@ -196,14 +226,14 @@ class XrayStation:
             if uid and self._seen_uids.get(uid, path) != path:
                 raise Refused("duplicate", "the same X-ray object has been received before")
             image = xray_of_header(path, header, parameters.overrides(self._values), parameters.limits(self._values))
-            self._seen_uids[uid] = path
         except Refused as error:
-            self.files.rejected(error.reason)
             self._refused_xray(f"a file was refused ({error.reason}): {error}; inspect_dicom shows which", error.reason)
+            self.files.rejected(error.reason)
             return
-        self.files.used()
         self._source = path
         self._new_xray(image)
+        self._seen_uids[uid] = path
+        self.files.used()
 
     def _refused_xray(self, text: str, reason: str) -> None:
         self._log(text)
@@ -218,15 +248,15 @@ class XrayStation:
             volume = ct_series.series_of_slices(slices, limits)
             points = bone_surface(volume.volume, parameters.bone(self._values))
         except Refused as error:
-            self.files.rejected(error.reason, series.fresh)
             self._ct_text, self._ct_fine = f"CT series of {len(series.files)} files refused: {error}", False
             self._log(self._ct_text)
+            self.files.rejected(error.reason, series.fresh)
             return
-        self.files.used(series.fresh)
         self.latency.add(time.monotonic() - started)
         size = " x ".join(str(count) for count in volume.volume.grid.size)
         self._ct_text, self._ct_fine = f"CT of {size} voxels with {len(points)} bone points", True
         self._publish(BoneResult(points, volume.stamp_ns))
+        self.files.used(series.fresh)
 
     def _use_image(self) -> None:
         with self._lock:
@@ -236,12 +266,12 @@ class XrayStation:
         try:
             image = self._image_of_plain(plain)
         except Refused as error:
-            self.images.rejected(error.reason)
             self._refused_xray(f"an image was refused ({error.reason}): {error}", error.reason)
+            self.images.rejected(error.reason)
             return
-        self.images.used()
         self._source = plain
         self._new_xray(image)
+        self.images.used()
 
     def _image_of_plain(self, plain: _PlainImage) -> XrayImage:
         geometry = geometry_of_camera(plain.camera_matrix, self._values["source_to_midplane"])
@@ -254,20 +284,20 @@ class XrayStation:
 
     def _use_click(self, column: float, row: float) -> None:
         if self._xray is None:
-            self.clicks.rejected("no_xray")
             self._log("a click was refused: there is no X-ray yet")
+            self.clicks.rejected("no_xray")
             return
         rows, columns = self._xray.pixels.shape
         if not (-0.5 <= column < columns - 0.5 and -0.5 <= row < rows - 0.5):
-            self.clicks.rejected("outside_image")
             self._log(f"a click at column {column:g}, row {row:g} was refused: the image has {columns} x {rows} pixels")
+            self.clicks.rejected("outside_image")
             return
         seed = self._collector.click(column, row, self._xray.geometry)
-        self.clicks.used()
         self._log(f"click taken as {seed.level}; {len(self._collector.seeds)} bodies clicked")
         # One click does not tell how the spine runs through the image.
         if len(self._collector.seeds) >= 2:
             self._segment()
+        self.clicks.used()
 
     def _use_values(self, values: dict[str, Any]) -> None:
         self._values.update(values)

@@ -94,7 +94,7 @@ def deflated(path: Path, body: bytes) -> None:
     path.write_bytes(meta[:140] + length.to_bytes(4, "little") + meta[144:] + packer.compress(body) + packer.flush())
 
 
-def test_deflated_file_and_bomb(dx_file: Maker) -> None:
+def test_deflated_file_and_bomb(dx_file: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
     path = dx_file()
     expected = read(path)
     data = path.read_bytes()
@@ -104,6 +104,10 @@ def test_deflated_file_and_bomb(dx_file: Maker) -> None:
     plain = dx_file(name="bomb.dcm")
     deflated(plain, b"\0" * 30_000_000)
     assert plain.stat().st_size < 100_000
+    with monkeypatch.context() as patch, pytest.raises(Refused) as gone:  # deleted after its first part was read
+        patch.setattr(Path, "open", lambda *_: (_ for _ in ()).throw(FileNotFoundError("gone")))
+        read_header(path)
+    assert gone.value.reason == "unreadable"
     with pytest.raises(Refused) as caught:
         read_header(plain, Limits(inflated_bytes=1_000_000))
     assert caught.value.reason == "too_large"

@@ -1,6 +1,7 @@
 """The whole station without ROS: what goes in is accounted for, what comes out is right."""
 
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ import pydicom
 import pytest
 
 from usx_common.parameters import validate
+from usx_xray import station
 from usx_xray.parameters import TABLE
 from usx_xray.station import BoneResult, XrayResult, XrayStation
 
@@ -178,3 +180,78 @@ def test_missing_folder_is_told(bench: Callable[..., Bench], tmp_path: Path) -> 
     item = bench(watch_folder=str(tmp_path / "later"))
     item.settle()
     assert not item.station.status().fine and "later" in item.station.status().text
+
+
+def broken(*arguments: object) -> None:
+    raise KeyError("Verysecret^Person")
+
+
+@pytest.mark.parametrize("stage", ["xray_of_header", "segment_bodies"])
+def test_an_error_of_the_software_leaves_no_file_pending(bench: Callable[..., Bench], dx_file: Callable[..., Path],
+                                                         monkeypatch: pytest.MonkeyPatch, stage: str) -> None:
+    item, path = bench(), dx_file()
+    with monkeypatch.context() as patch:
+        patch.setattr(station, stage, broken)
+        item.station.add_file(path)
+        assert item.station.flush(30.0)
+    account = item.station.files.snapshot()
+    assert (account.used, account.rejected, account.pending) == (0, {"internal_error": 1}, 0)
+    assert "internal error with a file: KeyError" in item.station.status().text and not item.station.status().fine
+    assert not any("secret" in text for text in [*item.log, item.station.status().text])
+    again = path.with_name("again.dcm")
+    again.write_bytes(path.read_bytes())
+    item.station.add_file(again)  # what failed has not been used: its copy is no duplicate
+    assert item.station.flush(30.0) and item.station.files.snapshot().used == 1
+
+
+def test_an_error_of_the_software_leaves_no_series_pending(bench: Callable[..., Bench], ct_folder: Callable,
+                                                           monkeypatch: pytest.MonkeyPatch) -> None:
+    item = bench()
+    monkeypatch.setattr(station, "bone_surface", broken)
+    for path in ct_folder(np.zeros((5, 24, 24))):
+        item.station.add_file(path)
+    assert item.station.flush(30.0)
+    item.settle()
+    account = item.station.files.snapshot()
+    assert (account.rejected, account.pending) == ({"internal_error": 5}, 0)
+    assert "internal error with a CT series" in item.station.status().text and not item.station.status().fine
+
+
+def test_an_error_of_the_software_leaves_no_image_or_click_pending(bench: Callable[..., Bench],
+                                                                   monkeypatch: pytest.MonkeyPatch) -> None:
+    item = bench(source_to_midplane=750.0)
+    matrix = np.array([[3600.0, 0, 30], [0, 3600, 20], [0, 0, 1]])
+    item.station.images.received(2)
+    item.station.add_image(np.ones((40, 60), np.uint16), matrix, 5)
+    assert item.station.flush(30.0)
+    monkeypatch.setattr(station, "segment_bodies", broken)
+    item.station.add_image(np.ones((40, 60), np.uint16), matrix, 6)
+    for column in (5.0, 50.0):
+        item.station.add_click(column, 20.0)
+    assert item.station.flush(30.0)
+    images, clicks = item.station.images.snapshot(), item.station.clicks.snapshot()
+    assert (images.used, images.rejected, images.pending) == (1, {"internal_error": 1}, 0)
+    assert clicks.pending == 0 and clicks.used + sum(clicks.rejected.values()) == 2
+
+
+def test_what_waits_at_shutdown_is_counted(bench: Callable[..., Bench], dx_file: Callable[..., Path],
+                                           ct_folder: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    item = bench()
+    for path in ct_folder(np.zeros((5, 24, 24))):
+        item.station.add_file(path)
+    assert item.station.flush(30.0)  # the series is not complete yet
+    begun, go_on = threading.Event(), threading.Event()
+    monkeypatch.setattr(station, "read_header", lambda *_: (begun.set(), go_on.wait(30.0), broken()))
+    item.station.images.received()
+    item.station.add_file(dx_file())
+    assert begun.wait(30.0)
+    item.station.add_file(dx_file())
+    item.station.add_image(np.ones((40, 60), np.uint16), np.eye(3), 5)
+    item.station.add_click(1.0, 1.0)
+    threading.Timer(0.2, go_on.set).start()
+    item.station.close()
+    item.station.add_file(dx_file())
+    files = item.station.files.snapshot()
+    assert (files.rejected, files.pending) == ({"internal_error": 1, "shutdown": 7}, 0)
+    assert item.station.images.snapshot().rejected == {"shutdown": 1}
+    assert item.station.clicks.snapshot().rejected == {"shutdown": 1}
