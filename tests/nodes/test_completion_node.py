@@ -22,6 +22,7 @@ from usx_common.levels import LEVELS
 from usx_common.meshes import read_mesh
 from usx_common.ros import conversion, interface
 from usx_common.transforms import identity
+from usx_completion import output
 from usx_completion.node import CompletionNode
 from usx_completion.placement import usual_step
 from usx_completion.shape_model import PACKAGED, load_shape_model
@@ -158,12 +159,27 @@ def test_bad_clouds_are_counted_by_reason_and_the_node_lives_on(bench, partial):
 
     b.send(message(partial, 9))
     assert b.wait(lambda: bool(b.clouds))
+    assert b.wait(lambda: "completed L1" in b.state())
     b.send(message(partial, 9))
     assert b.wait(lambda: b.account().get("rejected.duplicate") == 1, 20.0)
+    b.node._diagnostics.publish()
+    assert b.wait(lambda: b.settled(11)) and "completed L1" in b.state()  # the good answer still stands
 
     no_folder = b.save.call_async(Trigger.Request())
     assert b.wait(no_folder.done)
     assert not no_folder.result().success and "save_folder" in no_folder.result().message
+
+
+@pytest.mark.parametrize("stage", ["completed_cloud", "describe"])
+def test_what_failed_is_counted_once_and_may_come_again(bench, partial, monkeypatch, stage):
+    b = bench()
+    with monkeypatch.context() as patch:
+        patch.setattr(output, stage, lambda completion: 1 / 0)
+        b.send(message(partial, 5))
+        assert b.wait(lambda: "division by zero" in b.state() and b.settled(1))
+    assert b.account() == {"received": 1, "used": 0, "pending": 0, "rejected.failed": 1}
+    b.send(message(partial, 5))
+    assert b.wait(lambda: b.settled(2) and b.account()["used"] == 1)
 
 
 def test_the_newest_partial_wins_and_gives_the_answer_it_would_give_alone(bench, partial):

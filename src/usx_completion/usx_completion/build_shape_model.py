@@ -140,9 +140,11 @@ def _run(pool: ProcessPoolExecutor, tasks: list[BuildTask], text: str) -> tuple[
 def _metadata(options: argparse.Namespace) -> dict[str, str]:
     from importlib.metadata import version
 
+    from usx_phantom.make_phantom import GENERATOR  # the node must not need the phantom
+
     return {"seeds": f"{options.first_seed}..{options.first_seed + options.count - 1}", "count": str(options.count),
             "generator_version": f"usx_phantom {version('usx_phantom')} sample_spine",
-            "spacing_mm": f"{options.spacing:g}",
+            "generator_revision": str(GENERATOR), "spacing_mm": f"{options.spacing:g}",
             "units": "mm, axes LPS", "licence": "Apache-2.0 (synthetic shapes only)"}
 
 

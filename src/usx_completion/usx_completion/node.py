@@ -61,24 +61,26 @@ class CompletionNode(Node):
     def _complete(self, message: PointCloud2) -> None:
         start = time.monotonic()
         interface.check_cloud(message, FIELDS, self._values["spine_frame"])
-        self._check_new(message)
+        name = self._name_of_new(message)
         fields = conversion.cloud_to_fields(message)
         completion = self._method.complete(conversion.cloud_points_mm(message), as_codes(fields["label"], "label"),
                                            as_codes(fields["source"], "source"))
         self._completion = completion
         self._publish(completion, message)
-        self._counters.used()
         self._latency.add(time.monotonic() - start)
         self._diagnostics.set_state(OK if completion.levels else WARN, output.describe(completion),
                                     dropped_points=completion.dropped_points)
+        # last, because _refuse counts what raises above, and what failed may be sent again
+        self._answered = name
+        self._counters.used()
 
-    def _check_new(self, message: PointCloud2) -> None:
+    def _name_of_new(self, message: PointCloud2) -> str:
         """The same cloud again needs no second answer; another cloud with the same stamp does."""
         stamp = conversion.stamp_nanoseconds(message.header.stamp)
         name = f"{stamp} {hashlib.sha256(memoryview(message.data)).hexdigest()}"
         if name == self._answered:
             raise BadPartial("duplicate", "the same partial spine came again")
-        self._answered = name
+        return name
 
     def _publish(self, completion: Completion, message: PointCloud2) -> None:
         frame, stamp = message.header.frame_id, message.header.stamp
@@ -93,8 +95,10 @@ class CompletionNode(Node):
         self._cloud.publish(conversion.fields_to_cloud(points, frame, stamp, label=labels, sigma=sigma))
 
     def _refuse(self, message: PointCloud2, error: Exception) -> None:
-        self._counters.rejected(getattr(error, "reason", "failed"))
-        self._diagnostics.set_state(WARN, f"partial spine refused: {error}")
+        reason = getattr(error, "reason", "failed")
+        self._counters.rejected(reason)
+        if reason != "duplicate":  # the answer to it stands, and with it what the state says of it
+            self._diagnostics.set_state(WARN, f"partial spine refused: {error}")
 
     def _on_save(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         try:

@@ -75,3 +75,8 @@ def test_the_build_command_refuses_bad_arguments(arguments, words, capsys):
         build_shape_model.parse_arguments(arguments)
     assert exit_.value.code == 2
     assert words in capsys.readouterr().err
+
+
+def test_a_model_tells_the_revision_of_the_generator_it_was_built_with(monkeypatch):
+    monkeypatch.setattr("usx_phantom.make_phantom.GENERATOR", 77)
+    assert build_shape_model._metadata(build_shape_model.parse_arguments([]))["generator_revision"] == "77"
