@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import threading
 import time
 from pathlib import Path
 
@@ -11,7 +12,6 @@ import pytest
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseStamped, TransformStamped
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from sensor_msgs.msg import Image, PointCloud2
 from std_srvs.srv import Trigger
@@ -20,7 +20,9 @@ from visualization_msgs.msg import Marker, MarkerArray
 
 from usx_common.errors import UsxError
 from usx_common.ros import conversion, interface
+from usx_common.ros.node_support import make_executor
 from usx_common.volumes import read_volume
+from usx_compounding import node as node_module
 from usx_compounding.node import CompoundingNode
 
 pytestmark = pytest.mark.timeout(120)
@@ -95,10 +97,9 @@ class Rig:
             arguments += ["-p", f"{name}:={value}"]
         rclpy.init(args=arguments)
         self.node, self.tester = CompoundingNode(), None
-        self.executor = SingleThreadedExecutor()
+        self.executor = make_executor(self.node)
         self.tester = Tester()
-        for node in (self.node, self.tester):
-            self.executor.add_node(node)
+        self.executor.add_node(self.tester)
         assert self.until(lambda: FRAMES in self.tester.streams)
         ready = (self.tester.images, self.tester.tf if changes.get("pose_source") != "topic" else self.tester.poses)
         assert self.until(lambda: all(publisher.get_subscription_count() for publisher in ready))
@@ -139,7 +140,7 @@ class Rig:
         return self.tester.streams.get("compounding_node: state", {}).get("text", "")
 
     def call(self, name: str):
-        """Services answer from the executor that this test spins, so a second thread is not needed."""
+        """Answer of a service; the executor that this test spins has threads for it."""
         assert self.until(self.tester.callers[name].service_is_ready)
         future = self.tester.callers[name].call_async(Trigger.Request())
         assert self.until(future.done)
@@ -147,8 +148,8 @@ class Rig:
 
     def close(self) -> None:
         self.node.close()
+        self.executor.shutdown()
         for node in (self.node, self.tester):
-            self.executor.remove_node(node)
             node.destroy_node()
         rclpy.try_shutdown()
 
@@ -275,6 +276,53 @@ def test_a_save_that_cannot_be_is_told(rig_of, tmp_path):
     answer = rig.call("save")
     assert not answer.success and "cannot be saved" in answer.message and (tmp_path / "file").is_file()
     assert not list(Path(tmp_path).glob("*/*"))
+
+
+def test_images_and_poses_are_taken_while_a_save_runs(rig_of, tmp_path, monkeypatch):
+    begun, go_on, save_volume = threading.Event(), threading.Event(), node_module.save_volume
+
+    def slow_disk(*arguments):
+        begun.set()
+        assert go_on.wait(60.0)
+        return save_volume(*arguments)
+
+    monkeypatch.setattr(node_module, "save_volume", slow_disk)
+    rig = rig_of(save_folder=str(tmp_path), idle_timeout=30.0)
+    rig.sweep(count=5)
+    rig.settled(5)
+    assert rig.until(rig.tester.callers["save"].service_is_ready)
+    try:
+        answer = rig.tester.callers["save"].call_async(Trigger.Request())
+        assert rig.until(begun.is_set)
+        rig.sweep(first=100, count=60)  # more than the 50 images that a reader keeps
+        assert rig.settled(65)["used"] == 65 and not answer.done()
+        second = rig.call("save")
+        assert not second.success and "a save is under way" in second.message
+    finally:
+        go_on.set()
+    assert rig.until(answer.done) and answer.result().success and "(5 frames" in answer.result().message
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize("command", ["reset", "new sweep"])
+def test_what_an_earlier_sweep_latched_is_taken_back(rig_of, command):
+    rig = rig_of(update_period=1.0)
+    rig.sweep(count=3)
+    assert rig.until(lambda: rig.state() == "sweep 1 complete"), rig.state()
+    seen = rig.tester.seen
+    assert len(conversion.cloud_points_mm(seen["us/bone"][-1])) and rig.until(lambda: seen["us/coverage"])
+    before, outlines = len(seen["us/bone"]), len(seen["us/coverage"])
+    if command == "reset":
+        assert rig.call("reset").success
+    else:
+        rig.sweep(first=2000, count=2)
+    assert rig.until(lambda: len(seen["us/bone"]) > before and len(seen["us/coverage"]) > outlines)
+    empty = seen["us/bone"][before]
+    interface.check_cloud(empty, ("x", "y", "z", "intensity"), "us_volume")
+    assert len(conversion.cloud_points_mm(empty)) == 0
+    first = 25 if command == "reset" else 2005  # last used frame, first frame of the new sweep
+    assert conversion.stamp_nanoseconds(empty.header.stamp) == BEGIN + first * MS
+    assert [marker.action for marker in seen["us/coverage"][outlines].markers] == [Marker.DELETEALL]
 
 
 @pytest.mark.parametrize("bad", [{"spacing": -1.0}, {"mask_kind": "fan"}, {"distribution": "cubic"},

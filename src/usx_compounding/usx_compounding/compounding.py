@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -138,6 +139,15 @@ class Compounder:
         region = self.region
         assert region is not None
         return self._engine.to_numpy(self._cells[region.slices_in(self._region)])
+
+    def snapshot(self) -> Compounder:
+        """The volume as it is now, with cells of its own: another thread may read it while this one grows."""
+        twin, region = copy.copy(self), self.region
+        if region is not None and self._region is not None:
+            twin._region, twin._cells = region, self._engine.allocate(region.size, self.settings.kind)
+            everything = region.slices_in(region)
+            self._engine.place(self._cells[region.slices_in(self._region)], twin._cells, everything)
+        return twin
 
     def read(self) -> Compounded:
         """Unrounded read-out of `region`."""

@@ -16,6 +16,7 @@ from typing import Literal, Protocol
 from usx_common.counters import StreamCounters
 from usx_common.errors import UsxError
 from usx_common.rates import LatencyMeter
+from usx_compounding.background_save import BackgroundSave
 from usx_compounding.bone_surface import SurfacePoints
 from usx_compounding.coverage import Coverage
 from usx_compounding.engine import Engine
@@ -34,6 +35,7 @@ class LiveSettings:
     """Times in s; ``idle_timeout`` is measured on the steady clock: a bag's own clock stops with the bag.
 
     ``update_period``: between updates of the bone surface; ``slice_period``: between live slices.
+    ``facts_period``: between updates of the figures that others read.
     ``inbox``: frames that may wait for the worker, and again for a later pose.
     """
 
@@ -44,6 +46,7 @@ class LiveSettings:
     update_period: float = 0.5
     slice_period: float = 0.1
     inbox: int = 64
+    facts_period: float = 1.0
 
 
 class Outputs(Protocol):
@@ -58,6 +61,9 @@ class Outputs(Protocol):
     def coverage(self, coverage: Coverage, stamp: int) -> None:
         """Where the probe has been."""
 
+    def cleared(self, stamp: int) -> None:
+        """Bone surface and coverage that were told before hold no more."""
+
 
 @dataclass
 class _Call:
@@ -66,6 +72,12 @@ class _Call:
     success: bool = False
     message: str = ""
 
+    def answer(self, success: bool, message: str) -> None:
+        """Answer once; what comes later is too late."""
+        if not self.done.is_set():
+            self.success, self.message = success, message
+            self.done.set()
+
 
 class LiveSweep:
     """See the module. ``save``: writes a sweep's volumes and returns a sentence; raises UsxError when it cannot."""
@@ -73,7 +85,7 @@ class LiveSweep:
     def __init__(self, settings: LiveSettings, engine: Engine, outputs: Outputs, save: Callable[[Sweep, int], str],
                  frames: StreamCounters, poses: StreamCounters) -> None:
         self.settings = settings
-        self._engine, self._outputs, self._save = engine, outputs, save
+        self._engine, self._outputs, self._saving = engine, outputs, BackgroundSave(save)
         self._frames, self._poses = frames, poses
         self.latency = LatencyMeter()
         self._matcher = FrameMatcher(settings.gates, settings.pose_delay, settings.inbox)
@@ -86,6 +98,10 @@ class LiveSweep:
         self.state: State = "waiting"
         self.trouble = ""
         self._published = 0
+        self._shown = False  # whether others hold a bone surface of some sweep
+        self._closed = False
+        self._facts: dict[str, object] = {"sweep": 0, "waiting_for_pose": 0}
+        self._still, self._last_facts = 0.0, float("-inf")
         self._last_arrival = self._last_used = self._last_update = self._last_slice = time.monotonic()
 
     # -- from any thread ------------------------------------------------------------------------------------------
@@ -93,26 +109,28 @@ class LiveSweep:
     def offer_frame(self, frame: TimedFrame) -> None:
         """Hand over a frame that was counted as received; it will be counted as used or rejected."""
         with self._lock:
-            full = self._frames_inside >= self.settings.inbox
-            if not full:
+            refused = "shutdown" if self._closed else "busy" if self._frames_inside >= self.settings.inbox else ""
+            if not refused:
                 self._frames_inside += 1
                 self._inbox.append((time.monotonic(), frame))
-        if full:
-            self._frames.rejected("busy")
+        if refused:
+            self._frames.rejected(refused)
 
     def offer_pose(self, sample: PoseSample) -> None:
         """Hand over a pose that was counted as received."""
         with self._lock:
-            full = len(self._inbox) >= MAX_POSES_WAITING
-            if not full:
+            refused = "shutdown" if self._closed else "busy" if len(self._inbox) >= MAX_POSES_WAITING else ""
+            if not refused:
                 self._inbox.append((time.monotonic(), sample))
-        if full:
-            self._poses.rejected("busy")
+        if refused:
+            self._poses.rejected(refused)
 
     def call(self, command: Command, kick: Callable[[], object], timeout: float) -> tuple[bool, str]:
         """Have a command done by the worker (``kick`` wakes it) and wait for the answer: success, a sentence."""
         request = _Call(command)
         with self._lock:
+            if self._closed:
+                return False, "the node is ending"
             self._inbox.append((time.monotonic(), request))
         kick()
         if not request.done.wait(timeout):
@@ -125,18 +143,12 @@ class LiveSweep:
         return self._number
 
     def facts(self) -> dict[str, object]:
-        """Figures for a person who watches."""
-        sweep = self._sweep
-        if sweep is None:
-            return {"sweep": self._number, "waiting_for_pose": self._matcher.waiting}
-        summary = sweep.coverage.summary()
-        return {"sweep": self._number, "frames": summary.frames, "length_mm": round(summary.length, 1),
-                "largest_gap_mm": round(summary.largest_gap, 2), "memory_mib": sweep.bytes_held >> 20,
-                "waiting_for_pose": self._matcher.waiting}
+        """Figures for a person who watches, as the worker last noted them."""
+        return self._facts
 
     def still_seconds(self) -> float:
-        """How long the poses have repeated one value: a probe at rest, or a frozen tracker."""
-        return self._matcher.poses.still_since() * 1e-9
+        """How long the poses have repeated one value: a probe at rest, or a frozen tracker; as last noted."""
+        return self._still
 
     # -- worker thread --------------------------------------------------------------------------------------------
 
@@ -155,20 +167,26 @@ class LiveSweep:
             else:
                 self._take_pose(item)
             self._update(force=False)
+            self._note_facts()
         self._end_when_idle()
         self._update(force=False)
+        self._note_facts()
 
     def close(self) -> None:
         """Account for what is left when the node ends."""
         with self._lock:
             left = [item for _, item in self._inbox]
             self._inbox.clear()
+            self._closed = True
         for item in left:
             if isinstance(item, TimedFrame):
                 self._frames.rejected("shutdown")
             elif isinstance(item, PoseSample):
                 self._poses.rejected("shutdown")
+            else:
+                item.answer(False, "the node is ending")
         self._settle(self._matcher.give_up("shutdown"))
+        self._saving.close()
 
     def _take_frame(self, frame: TimedFrame, arrival: float) -> None:
         self._last_arrival = time.monotonic()
@@ -202,6 +220,8 @@ class LiveSweep:
             self._frames.used()
             if arrival is not None:
                 self.latency.add(time.monotonic() - arrival)
+            if isinstance(decision, MatchedFrame):
+                self._show_slice(decision)
 
     def _use(self, matched: MatchedFrame) -> str:
         """Compound a frame; why it could not be, or ""."""
@@ -220,11 +240,11 @@ class LiveSweep:
         except UsxError as error:
             self.trouble = str(error)
             return "not_compounded"
+        except Exception as error:  # no memory, a fault of the engine: this frame is lost, the others need not be
+            self.trouble = f"a frame could not be compounded: {error!r}"
+            return "internal_error"
         self.trouble = ""
         self._last_used = time.monotonic()
-        if self._last_used - self._last_slice >= self.settings.slice_period:
-            self._last_slice = self._last_used
-            self._outputs.slice(self._sweep.slice_points(matched), matched.frame.stamp)
         return ""
 
     def _begin(self, matched: MatchedFrame) -> None:
@@ -234,6 +254,7 @@ class LiveSweep:
         self._published = 0
         self._last_update = time.monotonic()
         self.state = "sweeping"
+        self._clear(matched.frame.stamp)
 
     def _end(self, why: str) -> None:
         """End the sweep, its last update published; its volume stays for saving until the next one begins."""
@@ -256,18 +277,53 @@ class LiveSweep:
         if not force and time.monotonic() - self._last_update < self.settings.update_period:
             return
         self._published, self._last_update = sweep.frames, time.monotonic()
-        self._outputs.bone(sweep.bone_points(), sweep.newest_stamp)
-        self._outputs.coverage(sweep.coverage, sweep.newest_stamp)
+        self._shown = True
+        self._tell("us/bone", lambda: self._outputs.bone(sweep.bone_points(), sweep.newest_stamp))
+        self._tell("us/coverage", lambda: self._outputs.coverage(sweep.coverage, sweep.newest_stamp))
+
+    def _show_slice(self, matched: MatchedFrame) -> None:
+        sweep, now = self._sweep, time.monotonic()
+        if sweep is not None and now - self._last_slice >= self.settings.slice_period:
+            self._last_slice = now
+            self._tell("us/slice", lambda: self._outputs.slice(sweep.slice_points(matched), matched.frame.stamp))
+
+    def _clear(self, stamp: int) -> None:
+        """Take back what an earlier sweep showed."""
+        if self._shown:
+            self._shown = False
+            self._tell("us/bone", lambda: self._outputs.cleared(stamp))
+
+    def _tell(self, what: str, publish: Callable[[], None]) -> None:
+        """Publish; a failure is told in the state, and no frame is lost by it."""
+        try:
+            publish()
+        except Exception as error:
+            self.trouble = f"{what} could not be published: {error!r}"
+
+    def _note_facts(self) -> None:
+        """Renew what other threads read of the sweep and the poses, once per ``facts_period``."""
+        now, sweep = time.monotonic(), self._sweep
+        if now - self._last_facts < self.settings.facts_period:
+            return
+        self._last_facts = now
+        facts: dict[str, object] = {"sweep": self._number}
+        if sweep is not None:
+            summary = sweep.coverage.summary()
+            facts |= {"frames": summary.frames, "length_mm": round(summary.length, 1),
+                      "largest_gap_mm": round(summary.largest_gap, 2), "memory_mib": sweep.bytes_held >> 20}
+        self._facts = facts | {"waiting_for_pose": self._matcher.waiting}
+        self._still = self._matcher.poses.still_since() * 1e-9
 
     def _answer(self, request: _Call) -> None:
         try:
-            request.message = getattr(self, f"_do_{request.command}")()
-            request.success = True
+            if request.command == "save":
+                self._begin_save(request)
+            else:
+                request.answer(True, getattr(self, f"_do_{request.command}")())
         except UsxError as error:
-            request.message = str(error)
+            request.answer(False, str(error))
         except Exception as error:  # a service call must get an answer, whatever happened
-            request.message = f"{request.command} failed: {error}"
-        request.done.set()
+            request.answer(False, f"{request.command} failed: {error!r}")
 
     def _do_start(self) -> str:
         if self.state == "sweeping":
@@ -285,11 +341,16 @@ class LiveSweep:
 
     def _do_reset(self) -> str:
         self._settle(self._matcher.clear())
+        if self._sweep is not None:
+            self._clear(self._sweep.newest_stamp)
         self._sweep = None
         self.state, self.trouble = "waiting", ""
         return "volume and poses forgotten; the next frame that has a pose begins a new sweep"
 
-    def _do_save(self) -> str:
+    def _begin_save(self, request: _Call) -> None:
+        """Have the volume written in a thread of its own; only a sweep that still takes frames must be copied."""
         if self._sweep is None or not self._sweep.frames:
             raise UsxError("there is no volume to save: no frame has been compounded yet")
-        return self._save(self._sweep, self._number)
+        self._saving.check_free()
+        sweep = self._sweep.snapshot() if self.state == "sweeping" else self._sweep
+        self._saving.begin(sweep, self._number, request.answer)

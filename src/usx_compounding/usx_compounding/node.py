@@ -6,6 +6,7 @@ import time
 
 import numpy as np
 from geometry_msgs.msg import PoseStamped
+from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
@@ -36,11 +37,18 @@ from usx_compounding.sweep import SlicePoints, Sweep, warm_up
 COLOURS = {"dense": (0.2, 0.8, 0.3, 0.5), "sparse": (0.95, 0.75, 0.1, 0.7), "gap": (0.9, 0.15, 0.1, 0.9)}
 FROZEN_AFTER_S = 2.0
 TICK_S = 0.1
+NO_POINTS = SurfacePoints(np.empty((0, 3)), np.empty(0, np.float32))
 TF_STREAM = QoSProfile(depth=100)  # what tf2_ros listeners ask for
 
 
 class CompoundingNode(Node):
-    """See docs/nodes.md for its interface."""
+    """See docs/nodes.md for its interface.
+
+    The services have threads of their own: one waits while a save runs, one answers meanwhile (a second save is
+    refused), and one is left for everything else, which stays in the node's mutually exclusive default group.
+    """
+
+    executor_threads = 3
 
     def __init__(self) -> None:
         for distribution in ("nearest", "linear"):  # before anybody can see the node and send frames
@@ -70,8 +78,9 @@ class CompoundingNode(Node):
         self._bone = self.create_publisher(PointCloud2, "us/bone", interface.LATCHED)
         self._slice = self.create_publisher(PointCloud2, "us/slice", interface.LATEST)
         self._coverage = self.create_publisher(MarkerArray, "us/coverage", interface.LATCHED)
+        group = ReentrantCallbackGroup()  # their callbacks only hand a request to the worker and wait
         self._services = [self.create_service(Trigger, f"~/{name}", lambda request, response, n=name:
-                                              self._on_command(n, response))
+                                              self._on_command(n, response), callback_group=group)
                           for name in ("start", "stop", "reset", "save")]
 
     def _subscribe(self) -> None:
@@ -192,8 +201,15 @@ class CompoundingNode(Node):
         markers.append(conversion.text_marker(str(coverage.summary()), coverage.centre(), frame, when, ("summary", 0)))
         self._coverage.publish(MarkerArray(markers=markers))
 
+    def cleared(self, stamp: int) -> None:
+        """Replace what is latched: no bone, no outlines (called by the worker)."""
+        frame, when = self._names["volume_frame"], conversion.to_stamp(stamp)
+        self._coverage.publish(MarkerArray(markers=[conversion.delete_all_marker(frame, when)]))
+        self.bone(NO_POINTS, stamp)
+
     def _save(self, sweep: Sweep, number: int) -> str:
-        values = self._values
+        """Write the files (called by a thread of its own; parameters may change meanwhile)."""
+        values = dict(self._values)
         name = values["save_name"] or f"sweep_{number:03d}_{sweep.newest_stamp}"
         folder, kind = values["save_folder"], values["save_format"]
         bone = save_volume(folder, f"{name}_bone", kind, sweep.bone_volume())

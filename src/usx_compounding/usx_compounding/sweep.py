@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -67,11 +68,7 @@ class Sweep:
         self._bricks: set[tuple[int, int, int]] = set()  # parts of the lattice where any bone was seen
         self._world_to_volume = invert(settings.lattice.volume_to_world)
         self.newest_stamp = 0
-
-    @property
-    def frames(self) -> int:
-        """Frames compounded so far."""
-        return len(self.coverage)
+        self.frames = 0  # compounded so far
 
     @property
     def bytes_held(self) -> int:
@@ -84,10 +81,10 @@ class Sweep:
         if frame.image.shape != self.shape:
             raise UsxError(f"frame of {frame.image.shape[::-1]} pixels in a sweep of {self.shape[::-1]}")
         image_to_world = (matched.probe_to_world @ self.settings.image_to_probe)[None]
+        response = self._detector.response(frame.image)
         self._bone.reserve(image_to_world, self.shape)
         stamp, sequence = np.array([frame.stamp]), np.array([frame.sequence])
         self._grey.add(Frames(frame.image[None], image_to_world, stamp, sequence))
-        response = self._detector.response(frame.image)
         self._bone.add(Frames(response[None], image_to_world, stamp, sequence))
         rows, columns = np.nonzero(response)
         voxels = self._bone.voxels_of(image_to_world, self.shape, columns, rows)
@@ -97,6 +94,13 @@ class Sweep:
         beam = image_to_volume[:3, 1] / np.linalg.norm(image_to_volume[:3, 1])
         self._beams += np.rint(beam * 2**30).astype(np.int64)  # integers: the mean does not depend on the frames' order
         self.newest_stamp = max(self.newest_stamp, frame.stamp)
+        self.frames += 1
+
+    def snapshot(self) -> Sweep:
+        """The sweep as it is now: another thread may read its volumes while this one takes frames."""
+        twin = copy.copy(self)
+        twin._grey, twin._bone = self._grey.snapshot(), self._bone.snapshot()
+        return twin
 
     def bone_points(self) -> SurfacePoints:
         """Bone surface seen so far, in the volume's frame, mm."""

@@ -19,7 +19,7 @@ from usx_compounding.live import LiveSettings, LiveSweep
 from usx_compounding.matching import TimedFrame
 from usx_compounding.pose_buffer import PoseSample
 from usx_compounding.region import Lattice
-from usx_compounding.sweep import SweepSettings
+from usx_compounding.sweep import Sweep, SweepSettings
 
 MS = 1_000_000
 SHAPE = (60, 40)
@@ -28,7 +28,7 @@ CALIBRATION = np.array([[0.5, 0, 0, -10], [0, 0, 0.5, 0], [0, 0.5, 0, 0], [0, 0,
 
 class Seen:
     def __init__(self):
-        self.bones, self.slices, self.coverages = [], [], []
+        self.bones, self.slices, self.coverages, self.clears = [], [], [], []
 
     def bone(self, points, stamp):
         self.bones.append((len(points.points), stamp))
@@ -39,6 +39,9 @@ class Seen:
     def coverage(self, coverage, stamp):
         self.coverages.append((len(coverage), stamp))
 
+    def cleared(self, stamp):
+        self.clears.append((len(self.bones), stamp))
+
 
 class Rig:
     def __init__(self, calibrated=True, limit=2**28, **changes):
@@ -46,9 +49,10 @@ class Rig:
                               CompoundingSettings(CellKind("nearest", "mean"), memory_limit_bytes=limit))
         self.seen, self.saved = Seen(), []
         self.frames, self.poses = StreamCounters("frames"), StreamCounters("poses")
-        defaults = {"idle_timeout": 0.15, "update_period": 0.05, "slice_period": 0.0}
+        defaults = {"idle_timeout": 0.15, "update_period": 0.05, "slice_period": 0.0, "facts_period": 0.0}
         settings = LiveSettings(sweep if calibrated else None, **(defaults | changes))
-        self.live = LiveSweep(settings, make_engine("numba", 1), self.seen, self.save, self.frames, self.poses)
+        self.live = LiveSweep(settings, make_engine("numba", 1), self.seen,
+                              lambda sweep, number: self.save(sweep, number), self.frames, self.poses)
         self.number = 0
 
     def save(self, sweep, number):
@@ -167,13 +171,123 @@ def test_commands():
 
 def test_a_failed_save_is_told_and_nothing_is_lost():
     rig = Rig()
-    rig.live._save = lambda sweep, number: (_ for _ in ()).throw(UsxError("the disk is full"))
+    rig.save = lambda sweep, number: (_ for _ in ()).throw(UsxError("the disk is full"))
     rig.sweep(count=4)
     assert rig.call("save") == (False, "the disk is full")
-    rig.live._save = lambda sweep, number: 1 / 0
+    rig.save = lambda sweep, number: 1 / 0
     assert rig.call("save")[0] is False
-    rig.live._save = rig.save
+    del rig.save
     assert rig.call("save") == (True, "saved")
+
+
+def test_frames_are_compounded_while_a_save_runs_and_it_writes_what_was_there():
+    rig = Rig()
+    go_on, written, answers = threading.Event(), [], []
+
+    def save(sweep, number):
+        assert go_on.wait(10.0)
+        written.append((sweep.frames, sweep.grey_volume(), sweep.bone_volume()))
+        return "saved"
+
+    rig.save = save
+    rig.sweep(count=5)
+    before = rig.live._sweep.grey_volume()
+    saving = threading.Thread(target=lambda: answers.append(rig.live.call("save", lambda: None, 20.0)))
+    saving.start()
+    while not rig.live._inbox:
+        time.sleep(0.001)
+    rig.live.process()
+    rig.sweep(first=50, count=5)
+    assert rig.account().used == 10 and not answers
+    assert rig.call("save") == (False, "a save is under way; ask again when it is finished")
+    go_on.set()
+    saving.join(10.0)
+    assert answers == [(True, "saved")]
+    frames, grey, bone = written[0]
+    assert frames == 5 and np.array_equal(grey.values, before.values) and grey.values.shape == bone.values.shape
+    assert rig.live._sweep.grey_volume().values.shape != before.values.shape
+    assert rig.call("save") == (True, "saved")
+
+
+def test_what_waits_for_an_answer_when_the_node_ends_gets_one():
+    rig = Rig()
+    answers = []
+    waiting = threading.Thread(target=lambda: answers.append(rig.live.call("stop", lambda: None, 20.0)))
+    waiting.start()
+    while not rig.live._inbox:
+        time.sleep(0.001)
+    rig.live.close()
+    waiting.join(10.0)
+    assert answers == [(False, "the node is ending")] and rig.live.call("stop", lambda: None, 1.0) == answers[0]
+    rig.frame(1)
+    rig.pose(1)
+    assert rig.account().rejected == {"shutdown": 1} and rig.poses.snapshot().rejected == {"shutdown": 1}
+
+
+@pytest.mark.parametrize("error", [MemoryError("growing"), RuntimeError("engine")])
+def test_a_frame_that_fails_unexpectedly_costs_that_frame_only(error, monkeypatch):
+    rig = Rig()
+    rig.sweep(count=2)
+    add, calls = Sweep.add, []
+
+    def fail_once(sweep, matched):
+        calls.append(matched)
+        if len(calls) == 1:
+            raise error
+        add(sweep, matched)
+
+    monkeypatch.setattr(Sweep, "add", fail_once)
+    rig.frame(20)
+    rig.frame(25)
+    rig.frame(30)
+    rig.pose(20)
+    told = []
+    monkeypatch.setattr(rig.live._frames, "rejected", lambda reason, n=1: told.append((reason, rig.live.trouble)))
+    rig.pose(30)
+    rig.live.process()
+    assert [reason for reason, _ in told] == ["internal_error"] and type(error).__name__ in told[0][1]
+    assert rig.frames.snapshot().used == 4
+
+
+@pytest.mark.parametrize("output", ["bone", "slice", "coverage"])
+def test_an_output_that_fails_costs_no_frame(output):
+    rig = Rig(update_period=0.0)
+    setattr(rig.seen, output, lambda *_: 1 / 0)
+    for t in (0, 10, 20):
+        rig.frame(t)
+    for t in (0, 10, 20):
+        rig.pose(t)
+    rig.live.process()
+    assert rig.account().used == 3 and rig.account().pending == 0
+    assert f"us/{output} could not be published" in rig.live.trouble
+
+
+def test_what_an_earlier_sweep_showed_is_taken_back():
+    rig = Rig()
+    rig.sweep(count=5)
+    rig.idle()
+    assert rig.seen.clears == []  # nothing was there before the first
+    bones = len(rig.seen.bones)
+    rig.sweep(first=1000, count=5)
+    rig.idle()
+    assert rig.seen.clears == [(bones, 1000 * MS)] and rig.seen.bones[-1][1] == 1040 * MS
+    assert rig.call("reset")[0]
+    assert rig.seen.clears[1:] == [(len(rig.seen.bones), 1040 * MS)]
+    assert rig.call("reset")[0] and len(rig.seen.clears) == 2
+
+
+def test_figures_are_noted_by_the_worker_once_per_period():
+    rig = Rig(facts_period=0.2)
+    rig.sweep(count=5)
+    early = rig.live.facts()
+    rig.live._sweep.coverage.summary = rig.live._matcher.poses.still_since = None  # for the worker only
+    assert rig.live.facts() is early and rig.live.still_seconds() == 0.0
+    del rig.live._sweep.coverage.summary, rig.live._matcher.poses.still_since
+    rig.live.process()
+    assert rig.live.facts() is early
+    time.sleep(0.22)
+    rig.live.process()
+    assert rig.live.facts()["frames"] == 5
 
 
 def test_time_set_back_begins_a_new_sweep():
