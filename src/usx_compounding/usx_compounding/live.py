@@ -11,58 +11,22 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal
 
 from usx_common.counters import StreamCounters
 from usx_common.errors import UsxError
 from usx_common.rates import LatencyMeter
 from usx_compounding.background_save import BackgroundSave
-from usx_compounding.bone_surface import SurfacePoints
-from usx_compounding.coverage import Coverage
 from usx_compounding.engine import Engine
+from usx_compounding.live_settings import LiveSettings, Outputs
 from usx_compounding.matching import Decision, FrameMatcher, MatchedFrame, TimedFrame
-from usx_compounding.pose_buffer import PoseGates, PoseSample
+from usx_compounding.pose_buffer import PoseSample
 from usx_compounding.region import VolumeTooLarge
-from usx_compounding.sweep import SlicePoints, Sweep, SweepSettings
+from usx_compounding.sweep import Sweep
 
 Command = Literal["start", "stop", "reset", "save"]
 State = Literal["waiting", "sweeping", "ended", "stopped"]
 MAX_POSES_WAITING = 20_000
-
-
-@dataclass(frozen=True)
-class LiveSettings:
-    """Times in s; ``idle_timeout`` is measured on the steady clock: a bag's own clock stops with the bag.
-
-    ``update_period``: between updates of the bone surface; ``slice_period``: between live slices.
-    ``facts_period``: between updates of the figures that others read.
-    ``inbox``: frames that may wait for the worker, and again for a later pose.
-    """
-
-    sweep: SweepSettings | None
-    gates: PoseGates = field(default_factory=PoseGates)
-    pose_delay: float = 0.0
-    idle_timeout: float = 3.0
-    update_period: float = 0.5
-    slice_period: float = 0.1
-    inbox: int = 64
-    facts_period: float = 1.0
-
-
-class Outputs(Protocol):
-    """What a live sweep tells the world; called from the worker thread. Stamps in ns are those of the data."""
-
-    def bone(self, points: SurfacePoints, stamp: int) -> None:
-        """The bone surface so far."""
-
-    def slice(self, points: SlicePoints, stamp: int) -> None:
-        """The newest frame in space."""
-
-    def coverage(self, coverage: Coverage, stamp: int) -> None:
-        """Where the probe has been."""
-
-    def cleared(self, stamp: int) -> None:
-        """Bone surface and coverage that were told before hold no more."""
 
 
 @dataclass

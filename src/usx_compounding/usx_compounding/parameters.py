@@ -14,7 +14,7 @@ from usx_compounding.bone_response import BoneSettings
 from usx_compounding.cells import COMBINATIONS, DISTRIBUTIONS, CellKind
 from usx_compounding.compounding import CompoundingSettings
 from usx_compounding.hole_filling import METHODS
-from usx_compounding.live import LiveSettings
+from usx_compounding.live_settings import LiveSettings
 from usx_compounding.mask import Fan, MaskSettings
 from usx_compounding.pose_buffer import PoseGates
 from usx_compounding.region import Lattice

@@ -15,7 +15,8 @@ from usx_common.errors import UsxError
 from usx_compounding.cells import CellKind
 from usx_compounding.compounding import CompoundingSettings, make_engine
 from usx_compounding.coverage import Coverage
-from usx_compounding.live import LiveSettings, LiveSweep
+from usx_compounding.live import LiveSweep
+from usx_compounding.live_settings import LiveSettings
 from usx_compounding.matching import TimedFrame
 from usx_compounding.pose_buffer import PoseSample
 from usx_compounding.region import Lattice
