@@ -160,6 +160,10 @@ def test_the_nodes_edges_are_none_of_the_robots(acquisition, results):
     vertebrae = {f"vertebra_{level}" for level in LEVELS}
     assert added == {"us_volume", "us_image", "spine", "cbct", "xray"} | vertebrae
     assert recorded <= set(results.parents)
+    player = set(results.publishers["/tf"])
+    assert len(results.publishers["/tf"]) == 1 and player.isdisjoint(NODES)  # the robot's edges: the player alone
+    static = [name for name in results.publishers["/tf_static"] if name not in player]
+    assert static == ["compounding_node", "registration_node"]  # each its own edges, once
 
 
 def test_each_level_is_within_3_mm_of_the_truth(acquisition, results):

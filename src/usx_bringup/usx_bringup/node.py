@@ -79,6 +79,12 @@ class Recorder(Node):
         for status in message.status:
             self.results.add_status(status.name, status.message, {v.key: v.value for v in status.values})
 
+    def look_at_graph(self) -> None:
+        """Keep who publishes transforms."""
+        for topic in ("/tf", "/tf_static"):
+            infos = self.get_publishers_info_by_topic(topic)
+            self.results.add_publishers(topic, [info.node_name for info in infos])
+
     def look_up_frames(self) -> None:
         """Keep the transforms that are known by now."""
         for parent, child in FRAMES:
@@ -135,6 +141,7 @@ def recorder() -> int:
         while rclpy.ok() and time.monotonic() < deadline and not results.settled(options.quiet):
             rclpy.spin_once(node, timeout_sec=0.5)
             reporter.tell(results)
+            node.look_at_graph()
             if results.abandoned(options.patience):
                 break
         node.look_up_frames()

@@ -33,6 +33,7 @@ class Results:
     transforms: dict[str, list[float]] = field(default_factory=dict)
     saved: dict[str, dict[str, Any]] = field(default_factory=dict)
     parents: dict[str, list[str]] = field(default_factory=dict)
+    publishers: dict[str, list[str]] = field(default_factory=dict)
     newest: float = field(default_factory=time.monotonic)
     arrivals: dict[str, float] = field(default_factory=dict)
 
@@ -68,6 +69,11 @@ class Results:
         known = self.parents.setdefault(child, [])
         if parent not in known:
             known.append(parent)
+
+    def add_publishers(self, topic: str, nodes: list[str]) -> None:
+        """Keep who publishes a topic: the longest list seen, since a player leaves when its bag ends."""
+        if len(nodes) >= len(self.publishers.get(topic, [])):
+            self.publishers[topic] = sorted(nodes)
 
     def add_saved(self, node: str, success: bool, text: str) -> None:
         """Keep a save service's answer."""
@@ -142,7 +148,7 @@ class Results:
         np.savez_compressed(folder / DATA, **arrays)
         facts = {"frames": self.frames, "last_stamp": self.last_stamp, "stamps": self.stamps,
                  "statuses": self.statuses, "transforms": self.transforms, "saved": self.saved,
-                 "parents": self.parents}
+                 "parents": self.parents, "publishers": self.publishers}
         (folder / FACTS).write_text(json.dumps(facts, indent=1))
 
 

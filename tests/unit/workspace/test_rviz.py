@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 
 import pytest
@@ -9,14 +10,21 @@ import yaml
 
 ROOT = Path(__file__).parents[3]
 LATCHED = "Transient Local"
-# DESIGN: topic -> display class, durability offered by its node
-RESULTS = {
-    "us/bone": ("PointCloud2", LATCHED), "us/slice": ("PointCloud2", "Volatile"),
-    "us/coverage": ("MarkerArray", LATCHED), "xray/image": ("Image", LATCHED), "xray/labels": ("Image", LATCHED),
-    "xray/bodies": ("PointCloud2", LATCHED), "cbct/bone": ("PointCloud2", LATCHED),
-    "spine/partial": ("PointCloud2", LATCHED), "spine/completed": ("PointCloud2", LATCHED),
-    "spine/meshes": ("MarkerArray", LATCHED), "spine/labels": ("MarkerArray", LATCHED),
-}
+SHOWN = ("PointCloud2", "MarkerArray", "Image")  # what RViz has a display for
+
+
+def published() -> dict[str, tuple[str, str]]:
+    """Topic -> message type and durability, read from the nodes' own create_publisher calls."""
+    found = {}
+    for path in ROOT.glob("src/usx_*/usx_*/node.py"):
+        for call in ast.walk(ast.parse(path.read_text())):
+            if isinstance(call, ast.Call) and getattr(call.func, "attr", "") == "create_publisher":
+                kind, topic, profile = call.args
+                found[topic.value] = kind.id, LATCHED if profile.attr == "LATCHED" else "Volatile"
+    return found
+
+
+RESULTS = {topic: result for topic, result in published().items() if result[0] in SHOWN}
 FIELDS = {"xray/bodies": "label", "spine/partial": "label", "spine/completed": "sigma"}
 LAUNCH = sorted(p.name.removesuffix(".launch.xml") for p in ROOT.glob("launch/*.launch.xml"))
 
@@ -30,6 +38,7 @@ def displays(name: str) -> dict[str, dict]:
 @pytest.mark.parametrize("name", ["live", "replay"])
 def test_every_result_is_shown_with_its_type_and_qos(name):
     shown = displays(name)
+    assert len(RESULTS) == 11  # the results of docs/nodes.md: none was missed by the parser
     for topic, (kind, durability) in RESULTS.items():
         assert shown[topic]["Class"] == f"rviz_default_plugins/{kind}"
         assert shown[topic]["Topic"]["Durability Policy"] == durability
