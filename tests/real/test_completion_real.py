@@ -13,7 +13,7 @@ from usx_completion.shape_model import load_shape_model
 from usx_completion.shape_report import read_column, row
 
 SUBJECTS = ("verse004", "verse008", "verse009")
-KNOWN_MISS = pytest.mark.xfail(strict=True, reason="L5 of verse004: the mean shape placed is nearer, docs/completion.md")
+KNOWN_MISS = pytest.mark.xfail(strict=True, reason="L5 of verse004: the placed mean is nearer, docs/completion.md")
 
 
 @functools.lru_cache
