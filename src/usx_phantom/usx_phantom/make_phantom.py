@@ -1,9 +1,8 @@
-"""make_phantom: an acquisition folder of a digital patient, parametric or made of real vertebra meshes."""
+"""make_phantom: an acquisition folder of a digital patient, sampled or made of real vertebrae."""
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import sys
 import warnings
 from collections.abc import Sequence
@@ -15,12 +14,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from usx_common.errors import UsxError
-from usx_common.meshes import Mesh
 from usx_phantom import acquisition, robot
 from usx_phantom.acquisition import AcquisitionSettings
-from usx_phantom.mesh_import import AXES, read_spine
+from usx_phantom.mesh_import import AXES
 from usx_phantom.phantom_scene import build_scene
-from usx_phantom.spine import sample_spine
+from usx_phantom.phantom_source import Source
 from usx_phantom.sweep import PATTERNS, SweepSettings
 
 DESCRIPTION = """Make a digital lumbar spine and everything that would be recorded of it in an operating room: a robot's
@@ -32,6 +30,7 @@ EXAMPLES = """examples:
   make_phantom --out out/phantom                          a sampled spine, seed 0, a sweep of 11 s
   make_phantom --seed 7 --out p7 --frames 60 --duration 6 a short acquisition of another person
   make_phantom --meshes DIR --axes RAS --out real         your own L1..L5 (.ply or .stl, mm)
+  make_phantom --labelmap sub-1_seg-vert_msk.nii.gz --ct sub-1_ct.nii.gz --out ct1   a real patient's scan
 """
 
 
@@ -44,6 +43,10 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--meshes", type=Path, metavar="DIR",
                    help="folder with L1..L5 as .ply or .stl (mm, one common frame) instead of a sampled spine")
     p.add_argument("--axes", choices=sorted(AXES), default="RAS", help="axes of --meshes (default RAS)")
+    p.add_argument("--labelmap", type=Path, metavar="FILE",
+                   help="label map with 20..24 in L1..L5 (VerSe; NIfTI, NRRD, any orientation) instead")
+    p.add_argument("--ct", type=Path, metavar="FILE",
+                   help="CT of --labelmap, for X-ray, CBCT and ultrasound with real intensities")
     p.add_argument("--duration", type=float, metavar="S", help="length of the sweep in seconds (default 11)")
     p.add_argument("--frames", type=int, metavar="N",
                    help="number of frames; with --duration it sets the rate, alone it sets the duration")
@@ -72,16 +75,9 @@ def settings_of(options: argparse.Namespace) -> AcquisitionSettings:
     return AcquisitionSettings(options.seed, sweep, options.naming, not options.no_cbct)
 
 
-def source_of(options: argparse.Namespace) -> dict[str, Any]:
-    """What the bones are made of, with a fingerprint of the files where they are real."""
-    if options.meshes is None:
-        return {"kind": "parametric", "seed": options.seed, "generator": GENERATOR}
-    digest = hashlib.sha256()
-    if options.meshes.is_dir():
-        for path in sorted(options.meshes.iterdir()):
-            if path.suffix.lower() in (".ply", ".stl"):
-                digest.update(path.name.encode() + path.read_bytes())
-    return {"kind": "meshes", "axes": options.axes, "sha256": digest.hexdigest()}
+def source_of(options: argparse.Namespace) -> Source:
+    """What the bones are made of. Raises UsxError for options that exclude each other."""
+    return Source(options.seed, options.meshes, options.axes, options.labelmap, options.ct)
 
 
 def is_made(folder: Path, settings: AcquisitionSettings, source: dict[str, Any]) -> bool:
@@ -97,8 +93,9 @@ def is_made(folder: Path, settings: AcquisitionSettings, source: dict[str, Any])
 def make(options: argparse.Namespace, console: Console) -> None:
     """Make the acquisition unless it is there. Raises UsxError for bad input."""
     settings, source = settings_of(options), source_of(options)
+    described = source.describe(GENERATOR)
     out: Path = options.out
-    if is_made(out, settings, source):
+    if is_made(out, settings, described):
         console.print(f"{out} is already this acquisition: reused")
         return
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -117,18 +114,12 @@ def make(options: argparse.Namespace, console: Console) -> None:
             progress.update(tasks[stage], completed=done)
 
         report("bones", 0, 2)
-        meshes = _bones(options)
+        meshes, ct = source.read()
         report("bones", 1, 2)
-        scene = build_scene(meshes, settings.seed)
+        scene = build_scene(meshes, settings.seed, ct=ct)
         report("bones", 2, 2)
-        acquisition.write_acquisition(scene, out, settings, source, report)
+        acquisition.write_acquisition(scene, out, settings, described, report)
     console.print(f"{out}: {settings.sweep.frames} frames, {settings.sweep.duration:g} s")
-
-
-def _bones(options: argparse.Namespace) -> dict[str, Mesh]:
-    if options.meshes is None:
-        return sample_spine(options.seed).meshes
-    return read_spine(options.meshes, options.axes)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,0 +1,68 @@
+"""What a phantom's bones are made of: a sampled spine, a folder of meshes, a label map, or a CT with its label map."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from usx_common.errors import UsxError
+from usx_common.meshes import Mesh
+from usx_common.volumes import Volume, VolumeGrid
+from usx_phantom.ct_scan import read_ct
+from usx_phantom.labelmap_import import read_labelmap
+from usx_phantom.mesh_import import SUFFIXES, centring_shift, read_spine
+from usx_phantom.spine import sample_spine
+
+
+@dataclass(frozen=True)
+class Source:
+    """One of: nothing (a spine sampled with `seed`), `meshes` (folder, with its `axes`), `labelmap` (file) with or
+    without its `ct` (file). Raises UsxError for combinations that make no sense."""
+
+    seed: int = 0
+    meshes: Path | None = None
+    axes: str = "RAS"
+    labelmap: Path | None = None
+    ct: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.meshes is not None and self.labelmap is not None:
+            raise UsxError("--meshes and --labelmap both say what the bones are: give one")
+        if self.ct is not None and self.labelmap is None:
+            raise UsxError("--ct needs the label map of its vertebrae: give --labelmap too")
+
+    def describe(self, generator: int) -> dict[str, Any]:
+        """Plain words for acquisition.yaml: a fingerprint of the files where the bones are real, else the seed and
+        the revision `generator` of the code that samples spines."""
+        if self.meshes is not None:
+            files = sorted(self.meshes.iterdir()) if self.meshes.is_dir() else []
+            digest = _digest((path, path.name) for path in files if path.suffix.lower() in SUFFIXES)
+            return {"kind": "meshes", "axes": self.axes, "sha256": digest}
+        if self.labelmap is not None:
+            paths = [self.labelmap] if self.ct is None else [self.labelmap, self.ct]
+            return {"kind": "labelmap" if self.ct is None else "ct",
+                    "sha256": _digest((path, "") for path in paths if path.is_file())}
+        return {"kind": "parametric", "seed": self.seed, "generator": generator}
+
+    def read(self) -> tuple[dict[str, Mesh], Volume | None]:
+        """Bones L1..L5 (mm, LPS, L3 near the origin) and the CT in their frame. Raises UsxError for bad files."""
+        if self.meshes is not None:
+            return read_spine(self.meshes, self.axes), None
+        if self.labelmap is None:
+            return sample_spine(self.seed).meshes, None
+        spine = read_labelmap(self.labelmap, complete=True)
+        ct = None if self.ct is None else read_ct(self.ct, spine.labels)
+        shift = centring_shift(spine.meshes)
+        if ct is not None:
+            ct = Volume(ct.values, VolumeGrid(ct.grid.origin + shift, ct.grid.spacing, ct.grid.size))
+        return {level: Mesh(mesh.vertices + shift, mesh.faces) for level, mesh in spine.meshes.items()}, ct
+
+
+def _digest(files: Iterable[tuple[Path, str]]) -> str:
+    digest = hashlib.sha256()
+    for path, name in files:
+        digest.update(name.encode() + path.read_bytes())
+    return digest.hexdigest()
