@@ -20,6 +20,7 @@ from usx_phantom.mesh_import import AXES
 from usx_phantom.phantom_scene import build_scene
 from usx_phantom.phantom_source import Source
 from usx_phantom.sweep import PATTERNS, SweepSettings
+from usx_phantom.trouble import HELP, parse_trouble
 
 DESCRIPTION = """Make a digital lumbar spine and everything that would be recorded of it in an operating room: a robot's
 ultrasound sweep (rosbag2), a lateral X-ray (DICOM), a CBCT (DICOM series), the parameters that an operator knows
@@ -30,13 +31,14 @@ EXAMPLES = """examples:
   make_phantom --out out/phantom                          a sampled spine, seed 0, a sweep of 11 s
   make_phantom --seed 7 --out p7 --frames 60 --duration 6 a short acquisition of another person
   make_phantom --meshes DIR --axes RAS --out real         your own L1..L5 (.ply or .stl, mm)
+  make_phantom --trouble drop=0.1,late=0.05,pose_gap=0.4 --out bad                   a bad recording
   make_phantom --labelmap sub-1_seg-vert_msk.nii.gz --ct sub-1_ct.nii.gz --out ct1   a real patient's scan
 """
 
 
 def parser() -> argparse.ArgumentParser:
     """The command's options."""
-    p = argparse.ArgumentParser("make_phantom", description=DESCRIPTION, epilog=EXAMPLES,
+    p = argparse.ArgumentParser("make_phantom", description=DESCRIPTION, epilog=f"{HELP}\n{EXAMPLES}",
                                 formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--out", type=Path, required=True, metavar="DIR", help="acquisition folder to make")
     p.add_argument("--seed", type=int, default=0, help="chooses the person, the noise and the errors (default 0)")
@@ -55,6 +57,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--naming", choices=sorted(robot.NAMING), default="rolling",
                    help="robot frame and joint names, as in the versions of lbr_fri_ros2_stack (default rolling)")
     p.add_argument("--no-cbct", action="store_true", help="leave out the CBCT series")
+    p.add_argument("--trouble", default="", metavar="NAME=VALUE,...",
+                   help="make the recording bad in stated ways, see below (default: none)")
     p.add_argument("--overwrite", action="store_true", help="replace an acquisition made with other options")
     p.add_argument("--quiet", action="store_true", help="no progress bars")
     return p
@@ -72,7 +76,7 @@ def settings_of(options: argparse.Namespace) -> AcquisitionSettings:
     elif options.frames is not None:
         duration = options.frames / max(rate, 1e-9)
     sweep = SweepSettings(duration=11.0 if duration is None else duration, frame_rate=rate, pattern=options.pattern)
-    return AcquisitionSettings(options.seed, sweep, options.naming, not options.no_cbct)
+    return AcquisitionSettings(options.seed, sweep, options.naming, not options.no_cbct, parse_trouble(options.trouble))
 
 
 def source_of(options: argparse.Namespace) -> Source:
