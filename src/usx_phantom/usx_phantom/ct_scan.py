@@ -101,8 +101,9 @@ def skin_of(ct: Volume, meshes: dict[str, Mesh]) -> SkinSurface | None:
     A parabola each way is fitted to the border of the body, and lifted to LEAST_CLEARANCE above the bones.
     """
     border = behind_the_back(ct)
-    seen = border[:, -1] & (ct.values[:, -1] > UNSEEN + 1024)
     rows = ct.grid.size[1] - border.sum(1)
+    first_behind = np.take_along_axis(ct.values, np.minimum(rows, ct.grid.size[1] - 1)[:, None], axis=1)[:, 0]
+    seen = border[:, -1] & (rows > 0) & (first_behind > UNSEEN + 1024)
     z, x = np.meshgrid(np.arange(ct.grid.size[2]), np.arange(ct.grid.size[0]), indexing="ij")
     points = np.stack([x, rows - 0.5, z], -1) * ct.grid.spacing + ct.grid.origin
     tips = np.array([meshes[level].vertices[meshes[level].vertices[:, 1].argmax()] for level in LEVELS])

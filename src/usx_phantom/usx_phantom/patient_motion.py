@@ -21,7 +21,7 @@ SEED = 0x4D4F5645
 SPREAD = PostureSpread(flexion=1.0, bending=0.5, rotation=0.2, wedging=0.1)
 # How fast the influence of a bone fades into the soft tissue beside it, mm.
 FADE = 8.0
-COARSE = 4  # voxels per node of the deformation
+NODE_MM = 3.0  # distance of the deformation's nodes
 
 
 def draw_motion(scene: Scene, trouble: Trouble, seed: int) -> PostureDifference | None:
@@ -61,7 +61,8 @@ def warped(image: Volume, labels: Volume, difference: PostureDifference) -> Volu
     (weights by inverse square distance: Little et al., "Deformations incorporating rigid structures", 1997).
     """
     grid = image.grid
-    nodes = [np.arange(-1, n // COARSE + 3) * COARSE for n in grid.size[::-1]]
+    coarse = np.maximum(np.rint(NODE_MM / grid.spacing[::-1]), 1.0)
+    nodes = [np.arange(-1, n // step + 3) * step for n, step in zip(grid.size[::-1], coarse, strict=True)]
     points = np.stack(np.meshgrid(*nodes, indexing="ij"), -1)[..., ::-1] * grid.spacing + grid.origin
     flat = points.reshape(-1, 3)
     total, shift = np.zeros(len(flat)), np.zeros_like(flat)
@@ -77,19 +78,19 @@ def warped(image: Volume, labels: Volume, difference: PostureDifference) -> Volu
         shift += weight[:, None] * (transforms.apply(back, flat) - flat)
         total += weight
     field = (shift / total[:, None]).reshape(points.shape)
-    return Volume(_pulled(image, field), grid)
+    return Volume(_pulled(image, field, coarse), grid)
 
 
-def _pulled(image: Volume, field: NDArray[np.float64]) -> NDArray:
-    """Values of `image` at each voxel's place plus `field` (coarse nodes z, y, x; mm), linear, slice by slice."""
+def _pulled(image: Volume, field: NDArray[np.float64], coarse: NDArray[np.float64]) -> NDArray:
+    """Values of `image` at each voxel's place plus `field` (nodes z, y, x every `coarse` voxels; mm), linear."""
     grid = image.grid
     source = image.values.astype(np.float32)
     result = np.empty_like(image.values)
     y, x = np.meshgrid(np.arange(grid.size[1]), np.arange(grid.size[0]), indexing="ij")
     for z in range(grid.size[2]):
         place = np.stack([np.full(y.shape, float(z)), y, x])
-        coarse = place / COARSE + 1.0
-        moved = np.stack([place[i] + ndimage.map_coordinates(field[..., 2 - i], coarse, order=1) / grid.spacing[2 - i]
+        node = place / coarse[:, None, None] + 1.0
+        moved = np.stack([place[i] + ndimage.map_coordinates(field[..., 2 - i], node, order=1) / grid.spacing[2 - i]
                           for i in range(3)])
         values = ndimage.map_coordinates(source, moved, order=1, mode="nearest")
         result[z] = np.rint(values) if np.issubdtype(result.dtype, np.integer) else values
