@@ -16,7 +16,7 @@ from usx_phantom.scan_files import BadScan, read_scan
 from usx_phantom.scene import SkinSurface
 
 STEP = 1.0  # mm
-UNSEEN = -32768
+UNSEEN, DARKEST = -32768, -1024  # HU; whatever is darker than the darkest was mixed with the unseen
 SOFT_TISSUE, FAT, AIR_BELOW = 40, -90, -400  # HU
 # Compact and cancellous bone together lie well above this; soft tissue lies at 20 to 70.
 LEAST_BONE_HU = 100.0
@@ -38,13 +38,13 @@ def read_ct(path: Path, labels: Volume) -> Volume:
         raise BadScan(f"{path} holds voxels that are no finite numbers")
     bone = labels.values > 0
     inside = resampled(scan, labels.grid, UNSEEN)[bone]
-    seen = inside > UNSEEN
+    seen = inside >= DARKEST
     if seen.mean() < 0.98:
         raise BadScan(f"{path} holds {seen.mean():.0%} of the labelled bone: it is not the scan of this label map, "
                       "or one of the two has lost its affine")
     shell = ndimage.binary_dilation(bone, iterations=6) & ~ndimage.binary_dilation(bone, iterations=3)
     around = resampled(scan, labels.grid, UNSEEN)[shell]
-    bright, dark = float(inside[seen].mean()), float(np.median(around[around > UNSEEN]))
+    bright, dark = float(inside[seen].mean()), float(np.median(around[around >= DARKEST]))
     if not (LEAST_BONE_HU < bright < 2000.0 and bright > dark + 50.0):
         raise BadScan(f"{path} has {bright:.0f} in the labelled bone and {dark:.0f} around it; a CT in Hounsfield "
                       "units has 150 to 500 and about 30: is it the scan of this label map?")
@@ -65,7 +65,7 @@ def axis_grid(path: Path, grid: VolumeGrid, step: float = STEP) -> VolumeGrid:
 
 def resampled(volume: Volume, grid: VolumeGrid, outside: int) -> NDArray[np.int16]:
     """int16 values (z, y, x) of `volume` on another grid of the same world, linear between voxels."""
-    image = sitk.GetImageFromArray(np.clip(volume.values, -1024, 32767).astype(np.float32))
+    image = sitk.GetImageFromArray(np.clip(volume.values, DARKEST, 32767).astype(np.float32))
     image.SetOrigin(volume.grid.origin.tolist())
     image.SetSpacing(volume.grid.spacing.tolist())
     image.SetDirection(volume.grid.direction.reshape(-1).tolist())
@@ -91,7 +91,7 @@ def filled(ct: Volume) -> Volume:
     behind = behind_the_back(ct)
     values = ct.values.copy()
     values[behind] = FAT
-    values[ct.values <= UNSEEN + 1024] = SOFT_TISSUE
+    values[ndimage.binary_dilation(ct.values < DARKEST)] = SOFT_TISSUE
     return Volume(values, ct.grid)
 
 
@@ -103,7 +103,7 @@ def skin_of(ct: Volume, meshes: dict[str, Mesh]) -> SkinSurface | None:
     border = behind_the_back(ct)
     rows = ct.grid.size[1] - border.sum(1)
     first_behind = np.take_along_axis(ct.values, np.minimum(rows, ct.grid.size[1] - 1)[:, None], axis=1)[:, 0]
-    seen = border[:, -1] & (rows > 0) & (first_behind > UNSEEN + 1024)
+    seen = border[:, -1] & (rows > 0) & (first_behind >= DARKEST)
     z, x = np.meshgrid(np.arange(ct.grid.size[2]), np.arange(ct.grid.size[0]), indexing="ij")
     points = np.stack([x, rows - 0.5, z], -1) * ct.grid.spacing + ct.grid.origin
     tips = np.array([meshes[level].vertices[meshes[level].vertices[:, 1].argmax()] for level in LEVELS])

@@ -19,6 +19,7 @@ from usx_phantom.acquisition import AcquisitionSettings
 from usx_phantom.mesh_import import AXES
 from usx_phantom.phantom_scene import build_scene
 from usx_phantom.phantom_source import Source
+from usx_phantom.posture import parse_posture
 from usx_phantom.sweep import PATTERNS, SweepSettings
 from usx_phantom.trouble import HELP, parse_trouble
 
@@ -57,6 +58,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--naming", choices=sorted(robot.NAMING), default="rolling",
                    help="robot frame and joint names, as in the versions of lbr_fri_ros2_stack (default rolling)")
     p.add_argument("--no-cbct", action="store_true", help="leave out the CBCT series")
+    p.add_argument("--posture", default="", metavar="NAME=DEG,...",
+                   help="bend the spine first: flexion, bending, rotation, scoliosis (Cobb angle; with the word double "
+                        "an S), e.g. flexion=10,scoliosis=15; bones do not overlap")
     p.add_argument("--trouble", default="", metavar="NAME=VALUE,...",
                    help="make the recording bad in stated ways, see below (default: none)")
     p.add_argument("--overwrite", action="store_true", help="replace an acquisition made with other options")
@@ -81,7 +85,8 @@ def settings_of(options: argparse.Namespace) -> AcquisitionSettings:
 
 def source_of(options: argparse.Namespace) -> Source:
     """What the bones are made of. Raises UsxError for options that exclude each other."""
-    return Source(options.seed, options.meshes, options.axes, options.labelmap, options.ct)
+    return Source(options.seed, options.meshes, options.axes, options.labelmap, options.ct,
+                  parse_posture(options.posture))
 
 
 def is_made(folder: Path, settings: AcquisitionSettings, source: dict[str, Any]) -> bool:
@@ -118,11 +123,13 @@ def make(options: argparse.Namespace, console: Console) -> None:
             progress.update(tasks[stage], completed=done)
 
         report("bones", 0, 2)
-        meshes, ct = source.read()
+        bones = source.read()
         report("bones", 1, 2)
-        scene = build_scene(meshes, settings.seed, ct=ct)
+        scene = build_scene(bones.meshes, settings.seed, ct=bones.ct)
         report("bones", 2, 2)
         acquisition.write_acquisition(scene, out, settings, described, report)
+    if bones.note:
+        console.print(bones.note, soft_wrap=True)
     console.print(f"{out}: {settings.sweep.frames} frames, {settings.sweep.duration:g} s")
 
 

@@ -22,6 +22,7 @@ SPREAD = PostureSpread(flexion=1.0, bending=0.5, rotation=0.2, wedging=0.1)
 # How fast the influence of a bone fades into the soft tissue beside it, mm.
 FADE = 8.0
 NODE_MM = 3.0  # distance of the deformation's nodes
+BONE_MM = 2.0  # how finely bones are told from soft tissue when distances are measured
 
 
 def draw_motion(scene: Scene, trouble: Trouble, seed: int) -> PostureDifference | None:
@@ -66,12 +67,13 @@ def warped(image: Volume, labels: Volume, difference: PostureDifference) -> Volu
     points = np.stack(np.meshgrid(*nodes, indexing="ij"), -1)[..., ::-1] * grid.spacing + grid.origin
     flat = points.reshape(-1, 3)
     total, shift = np.zeros(len(flat)), np.zeros_like(flat)
+    stride = max(int(BONE_MM / labels.grid.spacing.max()), 1)
+    bones, size = labels.values[::stride, ::stride, ::stride], stride * labels.grid.spacing
+    index = ((flat - labels.grid.origin) / size)[:, ::-1]
+    clipped = np.clip(index, 0.0, np.array(bones.shape) - 1.0)
+    beyond = np.linalg.norm((index - clipped) * size[::-1], axis=1)
     for level in LEVELS:
-        distance = np.asarray(ndimage.distance_transform_edt(
-            labels.values != label_of_level(level), sampling=labels.grid.spacing[::-1]))
-        index = ((flat - labels.grid.origin) / labels.grid.spacing)[:, ::-1]
-        clipped = np.clip(index, 0.0, np.array(distance.shape) - 1.0)
-        beyond = np.linalg.norm((index - clipped) * labels.grid.spacing[::-1], axis=1)
+        distance = np.asarray(ndimage.distance_transform_edt(bones != label_of_level(level), sampling=size[::-1]))
         near = ndimage.map_coordinates(distance, clipped.T, order=1) + beyond
         weight = 1.0 / (near / FADE + 1e-3) ** 2
         back = transforms.invert(difference.motions[level])

@@ -70,6 +70,35 @@ class PostureChange:
                          self.rotation * AXIAL_SHARES + cobb[:, 1]], axis=1)
 
 
+    def as_dict(self) -> dict[str, float | bool]:
+        """What is not 0, without the wedging."""
+        return {name: getattr(self, name) for name in (*LARGEST, "double") if getattr(self, name)}
+
+
+def parse_posture(text: str) -> PostureChange:
+    """Posture of words such as ``flexion=10,scoliosis=15,double``; angles in degrees.
+
+    Raises BadPosture naming the word that is unknown, twice there, no number or out of its range.
+    """
+    values: dict[str, float] = {}
+    double = False
+    for word in filter(None, (part.strip() for part in text.split(","))):
+        name, _, amount = (part.strip() for part in word.partition("="))
+        if word == "double":
+            double = True
+            continue
+        if name not in LARGEST:
+            raise BadPosture(f"posture {name!r} is unknown; known are {', '.join(LARGEST)} and double")
+        if name in values:
+            raise BadPosture(f"posture names {name} twice: keep one")
+        try:
+            values[name] = float(amount)
+        except ValueError:
+            raise BadPosture(f"posture {word!r}: write {name}=DEGREES") from None
+    flexion, bending, rotation, scoliosis = (values.get(name, 0.0) for name in LARGEST)
+    return PostureChange(flexion, bending, rotation, scoliosis, double)
+
+
 def _curve(double: bool) -> NDArray[np.float64]:
     """(4, 2) bending and rotation at each disc of a curve convex to the left with a Cobb angle of 1 degree.
 

@@ -11,6 +11,7 @@ from usx_phantom.labelmap_import import read_labelmap
 from usx_phantom.make_phantom import main
 from usx_phantom.phantom_scene import build_scene
 from usx_phantom.phantom_source import Source
+from usx_phantom.posture import parse_posture
 from usx_phantom.scene import SkinSurface
 from usx_phantom.spine import mean_spine
 from usx_phantom.voxels import label_meshes
@@ -59,7 +60,8 @@ def files(labels, spine, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def patient(files):
-    return Source(labelmap=files / "labels.nii.gz", ct=files / "scan.nii.gz").read()
+    bones = Source(labelmap=files / "labels.nii.gz", ct=files / "scan.nii.gz").read()
+    return bones.meshes, bones.ct
 
 
 def test_ct_and_bones_lie_on_each_other(patient):
@@ -101,6 +103,18 @@ def test_skin_pressed_flat_is_lifted_and_a_cropped_one_is_not_believed(labels, s
     assert (filled(Volume(lungs.astype(np.int16), labels.grid)).values == -800).sum() == lungs.shape[0] * 400
 
 
+def test_a_posture_bends_bones_and_ct_alike(files, patient):
+    source = Source(labelmap=files / "labels.nii.gz", ct=files / "scan.nii.gz", posture=parse_posture("flexion=15"))
+    bent = source.read()
+    assert source.describe(1)["posture"] == {"flexion": 15.0} and bent.note == ""
+    top = bent.meshes["L1"].vertices.mean(0) - patient[0]["L1"].vertices.mean(0)
+    assert top[1] < -2.0  # forward
+    points = sample_surface(bent.meshes["L1"], 2000, 0)
+    index = np.rint((points - bent.ct.grid.origin) / bent.ct.grid.spacing).astype(int)
+    inside = ((index >= 0) & (index < np.array(bent.ct.grid.size))).all(1)
+    assert 120 < np.median(bent.ct.values[tuple(index[inside].T[::-1])]) < 270
+
+
 @pytest.mark.parametrize(("spoil", "message"), [
     (lambda v: Volume(v.values * 0.01, v.grid), "a CT in Hounsfield units has"),
     (lambda v: Volume(-v.values, v.grid), "label map"),
@@ -120,7 +134,9 @@ def test_other_scans_are_refused(labels, spine, tmp_path, spoil, message):
 @pytest.mark.parametrize(("arguments", "message"), [
     (["--ct", "x.nii.gz"], "give --labelmap too"),
     (["--labelmap", "x.nii.gz", "--meshes", "x"], "give one"),
-    (["--labelmap", "/nowhere.nii.gz"], "does not exist"),
+    (["--labelmap", "/nowhere.nii.gz"], "does not exist"), (["--posture", "flexoin=3"], "'flexoin' is unknown"),
+    (["--posture", "flexion=far"], "write flexion=DEGREES"), (["--posture", "scoliosis=80"], "must be -60 to 60"),
+    (["--posture", "flexion=1,flexion=2"], "flexion twice"),
 ])
 def test_command_refuses_in_one_line(tmp_path, capsys, arguments, message):
     assert main([*arguments, "--out", str(tmp_path / "out"), "--quiet"]) == 2
@@ -134,9 +150,9 @@ def test_a_real_ct_becomes_a_scene(usx_data):
     """VerSe 008: cropped around the spine, skin seen over the upper half only, so the smooth back is taken."""
     source = Source(labelmap=usx_data / "ct" / "sub-verse008_seg-vert_msk.nii.gz",
                     ct=usx_data / "ct" / "sub-verse008_ct.nii.gz")
-    meshes, ct = source.read()
-    assert skin_of(ct, meshes) is None
-    scene = build_scene(meshes, 0, ct=ct)
+    bones = source.read()
+    assert skin_of(bones.ct, bones.meshes) is None
+    scene = build_scene(bones.meshes, 0, ct=bones.ct)
     grid = scene.intensities.grid
     z, y, x = np.nonzero(scene.labelmap.values == 22)
     points = np.stack([x, y, z], -1) * scene.labelmap.grid.spacing + scene.labelmap.grid.origin
