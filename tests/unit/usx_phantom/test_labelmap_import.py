@@ -20,7 +20,7 @@ from usx_phantom.scan_files import in_patient_order, read_scan
 from usx_phantom.spine import mean_spine
 from usx_phantom.voxels import label_meshes
 
-STEP = 2.0
+STEP = 2.2
 
 
 def surface_distance(a, b):
@@ -208,7 +208,7 @@ def test_command_writes_folders_that_read_spine_takes(labels, imported, tmp_path
     write_volume(bids / "sub-b2_split-lumbar_seg-vert_msk.nii.gz", without(24)(labels))
     assert list(find_labelmaps(tmp_path / "bids")) == ["sub-a1", "sub-b2_split-lumbar"]
     out = tmp_path / "out"
-    assert main(["--in", str(tmp_path / "bids"), "--out", str(out), "--step", "2", "--complete", "--quiet"]) == 0
+    assert main(["--in", str(tmp_path / "bids"), "--out", str(out), "--step", "2.2", "--complete", "--quiet"]) == 0
     assert "lacks L5" in capsys.readouterr().out
     assert [p.name for p in out.iterdir() if p.is_dir()] == ["sub-a1"]
     with (out / "import.csv").open() as file:
