@@ -25,6 +25,7 @@ setup(
             "imaging_pictures = usx_phantom.imaging_pictures:main",
             "make_phantom = usx_phantom.make_phantom:main",
             "phantom_pictures = usx_phantom.phantom_pictures:main",
+            "posture_report = usx_phantom.posture_report:main",
             "compare_shapes = usx_phantom.shape_comparison:main",
             "fit_mean_shapes = usx_phantom.shape_fitting:main",
         ],
