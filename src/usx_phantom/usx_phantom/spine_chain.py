@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.transform import Rotation
 
 from usx_common import transforms
 from usx_common.levels import LEVELS
@@ -86,44 +86,46 @@ class SpineChain:
         """Change the posture; the spine as a whole stays in its place.
 
         Neighbours end up at most `tolerance` mm deeper in each other than they were. Where the wanted turn would
-        bring more, the disc first gives way by up to 1.5 mm, then turns less; `message` of the result says so.
+        bring more, the disc first gives way by up to 1.5 mm, then turns less, about the long axis first; `message` of
+        the result says so.
         """
-        rotations = dict(zip(DISCS, disc_rotations(change.disc_angles()), strict=True))
+        wanted = dict(zip(DISCS, change.disc_angles(), strict=True))
         motions = {self.levels[-1]: np.eye(4)}
         taken, overlap = {}, {}
         for lower, upper in pairwise(reversed(self.levels)):
             disc = f"{upper}-{lower}"
-            step, taken[disc], overlap[disc] = self._turn(upper, lower, rotations[disc], tolerance)
+            step, taken[disc], overlap[disc] = self._turn(upper, lower, wanted[disc], tolerance)
             motions[upper] = motions[lower] @ step
         back = self._anchor(motions)
         order = list(self._discs)
         return PostureDifference({level: back @ motions[level] for level in self.levels},
                                  {d: taken[d] for d in order}, {d: overlap[d] for d in order})
 
-    def _turn(self, upper: str, lower: str, rotation: Matrix, tolerance: float) -> tuple[Matrix, float, float]:
-        """Motion (4, 4) of the upper bone against the lower, the share of the turn it holds, and the overlap."""
+    def _turn(self, upper: str, lower: str, angles: NDArray[np.float64], tolerance: float
+              ) -> tuple[Matrix, float, float]:
+        """Motion (4, 4) of the upper bone against the lower, the share of the turn it holds, and the overlap.
+
+        `angles`: (3,) degrees as of `disc_angles`. Facet joints hinder rotation most, so that gives way first.
+        """
         disc = f"{upper}-{lower}"
         allowed = self._before[disc] + tolerance
-        vector = Rotation.from_matrix(rotation).as_rotvec()
 
-        def attempt(share: float) -> tuple[Matrix, float]:
-            part = transforms.make_transform(Rotation.from_rotvec(share * vector).as_matrix(), np.zeros(3))
+        def attempt(share: float, rotation: float) -> tuple[Matrix, float]:
+            part = transforms.make_transform(disc_rotations(share * angles * (1.0, 1.0, rotation)), np.zeros(3))
             step = self._discs[disc] @ part @ transforms.invert(self._discs[disc])
             return _relieved(self._bones[upper], self._bones[lower], step, allowed)
 
-        step, depth = attempt(1.0)
+        step, depth = attempt(1.0, 1.0)
         if depth <= allowed:
             return step, 1.0, depth
-        best = (np.eye(4), 0.0, self._before[disc])
-        low, high = 0.0, 1.0
-        for _ in range(BISECTIONS):
-            middle = 0.5 * (low + high)
-            step, depth = attempt(middle)
-            if depth <= allowed:
-                low, best = middle, (step, middle, depth)
-            else:
-                high = middle
-        return best
+        best = attempt(1.0, 0.0)
+        if best[1] <= allowed:
+            best, rotation = _largest(lambda rotation: attempt(1.0, rotation), best, allowed)
+            held = angles * (1.0, 1.0, rotation)
+        else:
+            best, share = _largest(lambda share: attempt(share, 0.0), (np.eye(4), self._before[disc]), allowed)
+            held = share * angles * (1.0, 1.0, 0.0)
+        return best[0], float(np.linalg.norm(held) / np.linalg.norm(angles)), best[1]
 
     def _anchor(self, motions: dict[str, Matrix]) -> Matrix:
         """Rigid (4, 4) after which the vertebrae have, on average, neither turned nor shifted."""
@@ -159,6 +161,23 @@ def _deepest(upper: BoneSurface, lower: BoneSurface, motion: Matrix) -> tuple[fl
     first, out_of_lower = lower.deepest(transforms.apply(motion, upper.mesh.vertices))
     second, out_of_upper = upper.deepest(transforms.apply(transforms.invert(motion), lower.mesh.vertices))
     return (first, out_of_lower) if first >= second else (second, -motion[:3, :3] @ out_of_upper)
+
+
+def _largest(attempt: Callable[[float], tuple[Matrix, float]], best: tuple[Matrix, float], allowed: float
+             ) -> tuple[tuple[Matrix, float], float]:
+    """The result of the largest amount in 0..1 that overlaps by `allowed` mm at most, by bisection, and the amount.
+
+    `best`: the result of 0.
+    """
+    low, high = 0.0, 1.0
+    for _ in range(BISECTIONS):
+        middle = 0.5 * (low + high)
+        found = attempt(middle)
+        if found[1] <= allowed:
+            low, best = middle, found
+        else:
+            high = middle
+    return best, low
 
 
 def _relieved(upper: BoneSurface, lower: BoneSurface, motion: Matrix, allowed: float) -> tuple[Matrix, float]:
