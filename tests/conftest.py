@@ -28,8 +28,8 @@ if hook is not None:
 
 REAL_DATA = {"run": 0, "skipped": 0}
 # Tests of processes that wait for each other: one after the other, beside tests that only compute.
-PROCESSES = ("nodes", "system", "unit/usx_runtime", "unit/usx_viewer", "unit/workspace", "unit/usx_xray/test_storage.py",
-             "real/test_spine_phantom_node.py", "real/test_spine_phantom_launch.py")
+PROCESSES = ("nodes", "system", "unit/usx_runtime", "unit/usx_viewer", "unit/workspace",
+             "unit/usx_xray/test_storage.py", "real/test_spine_phantom_node.py", "real/test_spine_phantom_launch.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
