@@ -18,13 +18,14 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from usx_common.errors import UsxError
 from usx_common.meshes import Mesh
 from usx_common.transforms import apply, invert, is_rigid, rotate
 from usx_phantom import scatter
 from usx_phantom.beam_shape import axial_kernel, depth_curves, lateral_kernels
-from usx_phantom.checks import check_whole
+from usx_phantom.checks import BadSettings, check_whole
 from usx_phantom.label_surfaces import label_surfaces
 from usx_phantom.probe_geometry import ProbeGeometry
 from usx_phantom.raycast import TriangleTree
@@ -36,6 +37,9 @@ __all__ = ["BadPose", "ProbeGeometry", "UltrasoundSettings", "UltrasoundSimulato
 
 LONGEST_GAP = 20.0  # mm of air searched for the skin
 GAP_STEP = 0.25
+HOUNSFIELD_RANGE = (-1000.0, 150.0)  # bone comes from the meshes; its brightness must not leak into the tissue beside it
+NOISE_WIDTH = 1.8  # mm, one standard deviation of the blur of CT intensities
+MOST_VOXELS = 350_000_000
 NO_VOLUME = np.empty((0, 0, 0), dtype=np.int16)
 
 
@@ -67,7 +71,7 @@ class UltrasoundSimulator:
     """Makes frames of one scene with one probe. The same seed, pose and frame number give the same bytes.
 
     Where the scene has CT intensities they say what is fat, muscle and gas instead of the layers of the settings.
-    Raises BadSurface when the scene has no bone, BadSettings for a bad seed.
+    Raises BadSurface when the scene has no bone, BadSettings for a bad seed or a CT that is too large or not finite.
     """
 
     def __init__(self, scene: UltrasoundScene, geometry: ProbeGeometry | None = None, seed: int = 0,
@@ -194,5 +198,12 @@ def _intensities(scene: UltrasoundScene) -> tuple[NDArray[np.int16], NDArray[np.
     volume = getattr(scene, "intensities", None)
     if volume is None:
         return NO_VOLUME, np.eye(4)
-    values = np.ascontiguousarray(np.clip(volume.values, -2000, 4000), dtype=np.int16)
-    return values, invert(volume.grid.index_to_world)
+    if volume.values.size > MOST_VOXELS:
+        raise BadSettings(f"CT of {volume.grid.size} voxels: more than {MOST_VOXELS:,} of them take over 2 GB here; "
+                          "crop it to the spine, or resample it to 1 mm")
+    if not np.isfinite(volume.values).all():
+        raise BadSettings("the CT has values that are not finite: no tissue can be told from them")
+    values = np.clip(volume.values, HOUNSFIELD_RANGE[0], HOUNSFIELD_RANGE[1]).astype(np.float32)
+    # A voxel's noise is no tissue: unfiltered, it would shine as a boundary everywhere.
+    ndimage.gaussian_filter(values, NOISE_WIDTH / volume.grid.spacing[::-1], output=values)
+    return np.ascontiguousarray(np.rint(values), dtype=np.int16), invert(volume.grid.index_to_world)

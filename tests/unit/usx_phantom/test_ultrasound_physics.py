@@ -153,6 +153,23 @@ def test_fat_in_the_ct_is_darker_and_fatty_muscle_brighter_than_muscle() -> None
     assert level[-110] < 0.75 * level[55] < 0.75 * level[-20]
 
 
+def test_a_ct_with_values_that_are_no_numbers_is_refused() -> None:
+    ct = block(55.0)
+    values = ct.values.astype(float)
+    values[3, 4, 5] = np.nan
+    with pytest.raises(UsxError, match="not finite"):
+        UltrasoundSimulator(Patient({"L3": FAR}, intensities=Volume(values, ct.grid)))
+
+
+def test_the_noise_of_a_ct_does_not_shine() -> None:
+    quiet, noisy = block(55.0, spacing=2.0), block(55.0, spacing=2.0)
+    noisy.values[:] = 55 + np.random.default_rng(1).normal(0.0, 25.0, noisy.values.shape)
+    settings = replace(LEVEL, tissue=replace(LEVEL.tissue, interfaces=30.0))
+    levels = [envelope(Patient({"L3": FAR}, intensities=ct), settings)[60:200, 100:500].mean()
+              for ct in (quiet, noisy)]
+    assert levels[1] == pytest.approx(levels[0], rel=0.15)
+
+
 def test_nothing_is_seen_behind_gas_but_air_before_the_skin_does_not_count() -> None:
     ct = block(55.0)
     y = ct.grid.origin[1] + np.arange(60) * 4.0
