@@ -122,9 +122,21 @@ def markdown(rows: list[Row]) -> str:
     return "\n".join([*head, *body]) + "\n"
 
 
-def write(rows: list[Row], folder: Path) -> None:
-    """Write table.md and measures.csv into an existing folder."""
-    (folder / "table.md").write_text(markdown(rows), encoding="utf-8")
+def by_recording(names: list[str], measured: list[Measures]) -> str:
+    """Markdown table of the median of every measure in each set of frames."""
+    head = [f"| median | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
+    body = [f"| {measure} | " + " | ".join(_median(m.values[measure]) for m in measured) + " |"
+            for measure in measured[0].values]
+    return "\n".join([*head, *body]) + "\n"
+
+
+def _median(values: np.ndarray) -> str:
+    return f"{np.median(values):.2f}" if len(values) else "none"
+
+
+def write(rows: list[Row], recordings: str, folder: Path) -> None:
+    """Write table.md (with the table of `recordings`) and measures.csv into an existing folder."""
+    (folder / "table.md").write_text(markdown(rows) + "\n" + recordings, encoding="utf-8")
     with (folder / "measures.csv").open("w", newline="", encoding="utf-8") as file:
         out = csv.writer(file)
         out.writerow(["measure", "real_5", "real_median", "real_95", "simulated_5", "simulated_median",
@@ -158,8 +170,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             real, simulated = [measure_frames(frames) for frames in sets], measure_frames(ours)
             rows = speckle_rows(patches, homogeneous_envelopes(4, seed)) + bone_rows(real, simulated)
             options.out.mkdir(parents=True, exist_ok=True)
-            write(rows, options.out)
-            draw_comparison([*sets, ours], [*real, simulated], options.out / "comparison.png")
+            all_sets, all_measures = [*sets, ours], [*real, simulated]
+            write(rows, by_recording([frames.name for frames in all_sets], all_measures), options.out)
+            draw_comparison(all_sets, all_measures, options.out / "comparison.png")
     except (UsxError, OSError) as error:
         print(f"ultrasound_report: {error}", file=sys.stderr)
         return 2
