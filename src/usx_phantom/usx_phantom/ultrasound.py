@@ -37,7 +37,7 @@ __all__ = ["BadPose", "ProbeGeometry", "UltrasoundSettings", "UltrasoundSimulato
 
 LONGEST_GAP = 20.0  # mm of air searched for the skin
 GAP_STEP = 0.25
-HOUNSFIELD_RANGE = (-1000.0, 150.0)  # bone comes from the meshes; its brightness must not leak into the tissue beside it
+HOUNSFIELD_RANGE = (-1000.0, 150.0)  # bone comes from the meshes: it must not leak into the tissue beside it
 NOISE_WIDTH = 1.8  # mm, one standard deviation of the blur of CT intensities
 MOST_VOXELS = 350_000_000
 NO_VOLUME = np.empty((0, 0, 0), dtype=np.int16)
