@@ -61,7 +61,7 @@ def draw_bmode(scene: Scene, path: Path, seed: int) -> Path:
     for number, (axis, (title, pose)) in enumerate(zip(axes.flat, views.items(), strict=True)):
         _show_frame(axis, simulator.frame(pose, number), simulator.geometry)
         axis.set_title(title, color="white", fontsize=11)
-    return _save(figure, path, 68)  # speckle does not compress: smaller, to stay below 300 kB
+    return _save(figure, path, 66)  # speckle does not compress: smaller, to stay below 300 kB
 
 
 def draw_radiograph(scene: Scene, path: Path, seed: int) -> Path:
