@@ -5,7 +5,7 @@ CT intensities), echoes of fasciae and of bone (by incidence angle), the acousti
 bone and probe are laid along it; the polar field is filtered with the beam's point spread, gets depth gain and noise,
 and is log compressed and scan converted. The model follows the convolution models of Bamber and Dickinson
 ("Ultrasonic B-scanning: a computer simulation", 1980) and Burger et al. ("Real-time GPU-based ultrasound simulation
-using deformable mesh models", 2013), here with numba on the CPU; `ultrasound_torch` shares all but the laying.
+using deformable mesh models", 2013), here with numba on the CPU; `ultrasound_torch` runs the same model on torch.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from usx_phantom.label_surfaces import label_surfaces
 from usx_phantom.probe_geometry import ProbeGeometry
 from usx_phantom.raycast import TriangleTree
 from usx_phantom.scan_conversion import ScanConverter
-from usx_phantom.ultrasound_lines import INTERFACES, find_gas, lay_lines, meet_bone
+from usx_phantom.ultrasound_lines import INTERFACES, LineNumbers, SeenLines, find_gas, lay_lines, meet_bone
 from usx_phantom.ultrasound_settings import UltrasoundSettings
 
 __all__ = ["BadPose", "ProbeGeometry", "UltrasoundSettings", "UltrasoundSimulator"]
@@ -84,14 +84,15 @@ class UltrasoundSimulator:
                                        (beam.lines, beam.samples))
         self._skin = scene.skin
         self._tree = TriangleTree.build(list(_bones(scene).values()))
-        self._volume, self._cbct_to_voxel = _intensities(scene)
+        self.volume, self._cbct_to_voxel = _intensities(scene)
         self._seed = check_whole("ultrasound seed", seed)
         self.table = scatter.gaussian_table(self._seed)
-        self._lattice = scatter.texture_lattice(self._seed)
+        self.lattice = scatter.texture_lattice(self._seed)
         self._origins, self._directions = self.geometry.line_rays(beam.lines)
         self.axial = axial_kernel(beam.axial_width / self.step)
         self.lateral = lateral_kernels(beam, self.geometry)
         self.curves = depth_curves(self.settings, self.step)
+        self.numbers = LineNumbers.of(self.settings, self.step)
 
     def frame(self, probe_to_cbct: NDArray[np.float64], index: int = 0) -> NDArray[np.uint8]:
         """One frame (rows, columns) seen from a rigid (4, 4) pose, mm; `index` >= 0 seeds its electronic noise.
@@ -144,30 +145,30 @@ class UltrasoundSimulator:
 
     def field(self, probe_to_cbct: NDArray[np.float64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Echoes as they lie along the lines, before any filter: real and imaginary part (lines, samples)."""
+        seen, numbers = self.look(probe_to_cbct), self.numbers
+        real = np.empty(self.converter.polar_shape, np.float32)
+        imaginary = np.empty_like(real)
+        lay_lines((seen.hits, seen.amplitudes),
+                  (seen.origins, seen.directions, seen.starts, seen.alongs, seen.gaps, self.volume),
+                  numbers.depths, np.array(self.settings.beam.elevation_weights), numbers.surface,
+                  (self.lattice, self.table, np.array(INTERFACES)), numbers.layers, real, imaginary)
+        return real, imaginary
+
+    def look(self, probe_to_cbct: NDArray[np.float64]) -> SeenLines:
+        """Where the scan lines of a rigid (4, 4) pose run and what they meet. Raises BadPose."""
         origins, directions = self._rays(probe_to_cbct)
-        elevation = rotate(probe_to_cbct, np.array([0.0, 1.0, 0.0]))
-        tissue, bone, beam = self.settings.tissue, self.settings.bone, self.settings.beam
+        bone, beam = self.settings.bone, self.settings.beam
         starts, alongs = apply(self._cbct_to_voxel, origins), rotate(self._cbct_to_voxel, directions)
         reach = (beam.samples - 1) * self.step
         gases = np.empty(beam.lines)
-        find_gas(self._volume, starts, alongs, reach, gases)
+        find_gas(self.volume, starts, alongs, reach, gases)
         offsets, weights = np.array(beam.elevation_offsets), np.array(beam.elevation_weights)
         hits, amplitudes = np.empty((beam.lines, offsets.size)), np.empty((beam.lines, offsets.size))
+        elevation = rotate(probe_to_cbct, np.array([0.0, 1.0, 0.0]))
         meet_bone((self._tree.boxes, self._tree.links, self._tree.corners, self._tree.normals),
                   (origins, directions, elevation, reach), (offsets, weights),
                   (bone.specular, bone.exponent, bone.diffuse, bone.gas), gases, hits, amplitudes)
-        real = np.empty((beam.lines, beam.samples), np.float32)
-        imaginary = np.empty_like(real)
-        there_and_back = 2.0 * 0.1 * beam.frequency  # dB / (cm MHz), one way -> dB / mm of depth
-        lay_lines((hits, amplitudes),
-                  (origins, directions, starts, alongs, self._gaps(origins, directions), self._volume),
-                  (self.step, tissue.gel, tissue.fat_thickness, tissue.interfaces), weights,
-                  (bone.roughness, bone.reverberation, bone.specular,
-                   (bone.tail, bone.tail_length, bone.haze, bone.haze_length)),
-                  (self._lattice, self.table, np.array(INTERFACES)),
-                  ((tissue.skin_thickness, tissue.skin, tissue.fat, tissue.muscle, tissue.texture),
-                   (there_and_back * tissue.fat_attenuation, there_and_back * tissue.attenuation)), real, imaginary)
-        return real, imaginary
+        return SeenLines(origins, directions, starts, alongs, self._gaps(origins, directions), hits, amplitudes)
 
     def bone_depths(self, probe_to_cbct: NDArray[np.float64]) -> NDArray[np.float64]:
         """(lines,) distance from the face to the first bone on the axis of each scan line, mm; inf where none."""

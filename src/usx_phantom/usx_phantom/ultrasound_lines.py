@@ -2,16 +2,56 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numba
 import numpy as np
+from numpy.typing import NDArray
 
 from usx_phantom import scatter, tissue
 from usx_phantom.raycast import cast_one
+from usx_phantom.ultrasound_settings import UltrasoundSettings
 
 # fasciae and septa: depth = first + second * fat thickness (mm), strength relative to the fascia, waviness in mm
 INTERFACES = ((0.0, 0.0, 0.5, 0.0), (1.8, 0.0, 0.35, 0.2), (1.0, 0.5, 0.22, 1.2), (0.0, 1.0, 1.0, 0.9),
               (2.2, 1.0, 0.5, 0.9), (9.0, 1.0, 0.16, 3.0), (17.0, 1.0, 0.14, 4.0), (27.0, 1.0, 0.1, 5.0))
 SAME_SURFACE = 4.0  # mm of depth between neighbouring elevational rays
+
+
+@dataclass(frozen=True)
+class SeenLines:
+    """Scan lines of a frame: `origins`, `directions` (lines, 3) mm, frame `cbct`, and `starts`, `alongs`, the same in
+    voxels of the CT; `gaps` (lines,) mm from the face to the skin; `hits` (lines, E) mm to bone or gas for each
+    elevational ray, inf where none, and `amplitudes` (lines, E) of their echoes."""
+
+    origins: NDArray[np.float64]
+    directions: NDArray[np.float64]
+    starts: NDArray[np.float64]
+    alongs: NDArray[np.float64]
+    gaps: NDArray[np.float64]
+    hits: NDArray[np.float64]
+    amplitudes: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class LineNumbers:
+    """Settings as the kernels take them: `depths` = (step, gel, fat thickness, fascia's echo); `surface` = (roughness,
+    reverberation, specular, glow); `layers` = (tissue amplitudes and texture, absorption of fat and muscle, dB/mm)."""
+
+    depths: tuple[float, float, float, float]
+    surface: tuple[float, float, float, tuple[float, float, float, float]]
+    layers: tuple[tuple[float, float, float, float, float], tuple[float, float]]
+
+    @classmethod
+    def of(cls, settings: UltrasoundSettings, step: float) -> LineNumbers:
+        """The numbers of `settings` for samples that lie `step` mm apart."""
+        tissues, bone = settings.tissue, settings.bone
+        there_and_back = 2.0 * 0.1 * settings.beam.frequency  # dB / (cm MHz), one way -> dB / mm of depth
+        return cls((step, tissues.gel, tissues.fat_thickness, tissues.interfaces),
+                   (bone.roughness, bone.reverberation, bone.specular,
+                    (bone.tail, bone.tail_length, bone.haze, bone.haze_length)),
+                   ((tissues.skin_thickness, tissues.skin, tissues.fat, tissues.muscle, tissues.texture),
+                    (there_and_back * tissues.fat_attenuation, there_and_back * tissues.attenuation)))
 
 
 @numba.njit(cache=True, nogil=True)

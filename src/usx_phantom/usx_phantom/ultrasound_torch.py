@@ -1,14 +1,13 @@
-"""The ultrasound model's receiver on torch: point spread, detection, compression and scan conversion of many frames.
+"""The ultrasound model on torch: frames of many poses at once, on a GPU or any other torch device.
 
 Kernels, curves, tables and pixel maps are those of an `UltrasoundSimulator`, so there is one source of every number.
-The rays are cast and the echoes laid by that simulator (numba, on the CPU); what follows runs on any torch device.
-Frames differ from the simulator's by one grey level at most: sums are taken in another order.
+That simulator casts the rays (numba, on the CPU: about a hundredth of the work); all else runs on the device. Frames
+differ from the simulator's by one grey level at most: sums are taken in another order.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -16,15 +15,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from usx_common.errors import UsxError
-from usx_phantom.scatter import TABLE_BITS
 from usx_phantom.ultrasound import UltrasoundSimulator
+from usx_phantom.ultrasound_torch_lines import LineLayer, mix
 
-# Odd multipliers and shifts of `scatter.mix`, as signed numbers of 64 bits
-MIX = tuple(int(np.uint64(m).astype(np.int64)) for m in (
-    0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
+FRAMES_AT_ONCE = 16  # about 0.1 GB each while they are laid
 
 
-class TorchReceiver:
+class TorchUltrasound:
     """Makes frames of a simulator on a torch `device`. Raises UsxError for a device that this machine lacks."""
 
     def __init__(self, simulator: UltrasoundSimulator, device: str = "cpu") -> None:
@@ -34,6 +31,7 @@ class TorchReceiver:
         except (RuntimeError, AssertionError) as error:
             raise UsxError(f"torch device '{device}' cannot be used: {str(error).splitlines()[0]}") from error
         self._simulator = simulator
+        self._layer = LineLayer(simulator, self.device)
         self._axial, self._lateral = self._put(simulator.axial), self._put(simulator.lateral)
         self._gain, self._ring, self._noise = (self._put(curve) for curve in simulator.curves)
         self._table = self._put(simulator.table)
@@ -45,18 +43,18 @@ class TorchReceiver:
         self._across, self._along = self._put(line - first.astype(np.float32)), self._put(
             sample - second.astype(np.float32))
 
-    def frames(self, poses: Sequence[NDArray[np.float64]], first_index: int = 0, threads: int = 1) -> Tensor:
+    def frames(self, poses: Sequence[NDArray[np.float64]], first_index: int = 0) -> Tensor:
         """uint8 (frames, rows, columns) on the device, seen from rigid (4, 4) `poses`, mm, in their order.
 
-        `threads` lay the echoes. All frames of a call are held at once: about 6 MB each. Raises as
-        `UltrasoundSimulator.frame` does.
+        Poses are taken `FRAMES_AT_ONCE` together, which bounds the memory. Raises as `UltrasoundSimulator.frame` does.
         """
-        with ThreadPoolExecutor(max_workers=max(threads, 1)) as pool:
-            fields = list(pool.map(self._simulator.field, poses))
-        salts = [self._simulator.noise_salt(first_index + n) for n in range(len(fields))]
-        real = self._put(np.array([field[0] for field in fields]))
-        imaginary = self._put(np.array([field[1] for field in fields]))
-        return self.to_pictures(self.envelopes(real, imaginary, salts))
+        parts = [torch.empty((0, *self._simulator.converter.image_shape), dtype=torch.uint8, device=self.device)]
+        for start in range(0, len(poses), FRAMES_AT_ONCE):
+            chosen = poses[start: start + FRAMES_AT_ONCE]
+            salts = [self._simulator.noise_salt(first_index + start + n) for n in range(len(chosen))]
+            fields = self._layer.lay([self._simulator.look(pose) for pose in chosen])
+            parts.append(self.to_pictures(self.envelopes(*fields, salts)))
+        return torch.cat(parts)
 
     def envelopes(self, real: Tensor, imaginary: Tensor, salts: Sequence[int]) -> Tensor:
         """Envelopes (frames, lines, samples) of fields as laid; `salts` draw the noise of each frame."""
@@ -95,19 +93,11 @@ class TorchReceiver:
         return result
 
     def _noise_places(self, salts: Sequence[int], shape: torch.Size) -> Tensor:
-        """Indices into the table of random numbers: `scatter.mix(line, sample, salt, 9)` of every sample."""
-        line = torch.arange(shape[0], device=self.device)[:, None] * MIX[0]
-        sample = torch.arange(shape[1], device=self.device) * MIX[1]
-        salt = torch.tensor(list(salts), dtype=torch.int64, device=self.device)[:, None, None] * MIX[2]
-        h = (line ^ sample) ^ salt ^ 9
-        h = (h ^ _shift(h, 30)) * MIX[3]
-        h = (h ^ _shift(h, 27)) * MIX[4]
-        return (h ^ _shift(h, 31)) & ((1 << TABLE_BITS) - 1)
+        """Indices into the table of random numbers for the noise of every sample, see `scatter.detect`."""
+        line = torch.arange(shape[0], device=self.device)[:, None]
+        sample = torch.arange(shape[1], device=self.device)
+        salt = torch.tensor(list(salts), dtype=torch.int64, device=self.device)[:, None, None]
+        return mix(line, sample, salt, 9)
 
     def _put(self, values: NDArray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(values)).to(self.device)
-
-
-def _shift(values: Tensor, bits: int) -> Tensor:
-    """Right shift of numbers of 64 bits that fills up with zeros."""
-    return (values >> bits) & ((1 << (64 - bits)) - 1)
