@@ -10,8 +10,12 @@ from numpy.typing import NDArray
 
 from usx_common.errors import UsxError
 from usx_phantom.frame_measures import FrameSet
+from usx_phantom.scan_conversion import ScanConverter
 
 BRIGHTNESS = "UltrasonixCurvilinearBrightnessData.igs.mha"
+CONVERTED = "UltrasonixCurvilinearScanConvertedData.igs.mha"
+# radius 10 to 82 mm, -75 to 75 degrees, pixels of 0.15 mm; pixel (410, 87) is the middle of the face, half a pixel off
+FAN = (409.5, 87 - 10 / 0.15, 10 / 0.15, 82 / 0.15, -75.0, 75.0)
 # name, file, rows and columns of the picture's active part, mm per row and per column, mm of near field to leave out
 RECORDINGS = (
     ("bone in vivo", "BoneUltrasound_L14.igs.mha", (0, 616), (178, 638), 0.0854, 0.0854, 8.0),
@@ -37,6 +41,14 @@ def read_quiet_patches(folder: Path) -> list[NDArray[np.uint8]]:
     """Homogeneous patches of curvilinear scan lines whose grey is 20 * envelope^(1/4), before scan conversion."""
     lines = _read(folder / BRIGHTNESS)
     return [frame[a:b, c:d] for frame in lines for a, b, c, d in QUIET]
+
+
+def scan_conversion_correlations(folder: Path) -> list[float]:
+    """Correlation of the curvilinear frames as this package converts them with the device's own pictures."""
+    lines, pictures = _read(folder / BRIGHTNESS), _read(folder / CONVERTED)
+    converter = ScanConverter(FAN, pictures.shape[1:], lines.shape[1:])
+    return [float(np.corrcoef(converter.to_image(polar.astype(np.float32))[converter.mask],
+                              picture[converter.mask])[0, 1]) for polar, picture in zip(lines, pictures, strict=True)]
 
 
 def _read(path: Path) -> NDArray[np.uint8]:

@@ -130,6 +130,13 @@ def by_recording(names: list[str], measured: list[Measures]) -> str:
     return "\n".join([*head, *body]) + "\n"
 
 
+def scan_conversion(folder: Path) -> str:
+    """A line on how well the curvilinear frames are converted."""
+    values = real_frames.scan_conversion_correlations(folder)
+    return (f"scan conversion of {len(values)} curvilinear frames: correlation with the device's own pictures "
+            f"{min(values):.4f} to {max(values):.4f}\n")
+
+
 def _median(values: np.ndarray) -> str:
     return f"{np.median(values):.2f}" if len(values) else "none"
 
@@ -171,12 +178,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             rows = speckle_rows(patches, homogeneous_envelopes(4, seed)) + bone_rows(real, simulated)
             options.out.mkdir(parents=True, exist_ok=True)
             all_sets, all_measures = [*sets, ours], [*real, simulated]
-            write(rows, by_recording([frames.name for frames in all_sets], all_measures), options.out)
+            conversion = scan_conversion(folder)
+            recordings = by_recording([frames.name for frames in all_sets], all_measures)
+            write(rows, recordings + "\n" + conversion, options.out)
             draw_comparison(all_sets, all_measures, options.out / "comparison.png")
     except (UsxError, OSError) as error:
         print(f"ultrasound_report: {error}", file=sys.stderr)
         return 2
     show(rows, console)
+    console.print(conversion, end="")
     console.print(f"written to {options.out}")
     return 0
 
