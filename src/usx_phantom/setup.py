@@ -17,7 +17,7 @@ setup(
     ],
     python_requires=">=3.10",
     install_requires=["numpy>=1.26", "scipy>=1.11", "numba>=0.59", "SimpleITK>=2.3", "pydicom>=3.0.2", "rosbags>=0.11",
-                      "rich>=13", "matplotlib>=3.7", "PyYAML>=6"],
+                      "rich>=13", "matplotlib>=3.7", "PyYAML>=6", "torch>=2.2"],
     zip_safe=False,
     entry_points={
         "console_scripts": [
@@ -25,6 +25,7 @@ setup(
             "make_phantom = usx_phantom.make_phantom:main",
             "phantom_pictures = usx_phantom.phantom_pictures:main",
             "compare_shapes = usx_phantom.shape_comparison:main",
+            "ultrasound_report = usx_phantom.ultrasound_report:main",
             "fit_mean_shapes = usx_phantom.shape_fitting:main",
         ],
     },
