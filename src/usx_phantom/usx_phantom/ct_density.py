@@ -150,9 +150,9 @@ def _weight(volume: Volume, labels: NDArray[np.bool_]) -> NDArray[np.float32]:
 
 
 def _filled_in(values: NDArray) -> NDArray[np.bool_]:
-    """Voxels (z, y, x) outside of what was scanned: connected to a face, all of one value (0, or the lowest one)."""
+    """Voxels (z, y, x) outside of what was scanned: connected to a face, all of one value (0, or the lowest, air)."""
     filled = np.zeros(values.shape, bool)
-    for value in {0.0, float(values.min())}:
+    for value in {0.0, min(float(values.min()), CUT_AIR)}:
         same, count = ndimage.label(values == value)
         if not count:
             continue

@@ -63,4 +63,5 @@ def _filtered(image: NDArray[np.float64], settings: XraySettings, optics: bool) 
 
 def _frequencies(shape: tuple[int, ...], spacing: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """u (1, columns / 2 + 1) and v (rows, 1), cycles/mm, of a real Fourier transform."""
-    return np.fft.rfftfreq(shape[1], spacing)[None, :], np.fft.fftfreq(shape[0], spacing)[:, None]
+    u, v = fft.rfftfreq(shape[1], spacing), fft.fftfreq(shape[0], spacing)
+    return np.asarray(u, np.float64)[None, :], np.asarray(v, np.float64)[:, None]

@@ -59,7 +59,7 @@ def scattered(primary: NDArray[np.float64], attenuation: NDArray[np.float64],
     """
     spread = smooth(primary * attenuation, settings.scatter_width / settings.spacing)
     thick = (attenuation > 0.02) & (attenuation >= THICK * np.percentile(attenuation, 99.0))
-    thick &= primary > 0.5 * settings.photons * np.exp(-attenuation)  # not behind the collimator's blades
+    thick &= collimation(attenuation.shape, settings) > 0.5
     if not thick.any():
         return np.zeros_like(primary)
     return spread * (settings.scatter / float(np.median(spread[thick] / primary[thick])))
