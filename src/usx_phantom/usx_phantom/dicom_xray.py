@@ -20,7 +20,7 @@ LUMBAR_SPINE = ("122496007", "SCT", "Lumbar spine")
 LEFT_LATERAL = ("399173006", "SCT", "left lateral")
 RIGHT_LATERAL = ("399198007", "SCT", "right lateral")
 KILOVOLTS = 90
-MILLIAMPERES, MILLISECONDS = 400, 200
+MILLIAMPERES, MILLISECONDS = 100, 200
 
 
 def write(radiograph: Radiograph, path: str | Path) -> None:

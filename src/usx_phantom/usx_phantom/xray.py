@@ -72,7 +72,7 @@ def line_integrals(scene: XrayScene, settings: XraySettings, seed: int) -> tuple
     check_upright(scene.labelmap)
     xray_to_cbct = place(scene.labelmap, settings)
     _check_between(scene.labelmap, xray_to_cbct, settings)
-    dense, soft, grid = _dense_part(scene, settings, seed)
+    dense, soft, grid = dense_part(scene, settings, seed)
     pockets = gas_pockets(scene.labelmap, seed, settings.gas)
     pockets = pockets if grid is None else beside(pockets, grid)
     trunk = trunk_chord(scene.skin, xray_to_cbct, settings)
@@ -84,7 +84,7 @@ def line_integrals(scene: XrayScene, settings: XraySettings, seed: int) -> tuple
     return attenuation.water(energy) * np.maximum(water_path, 0.0), xray_to_cbct
 
 
-def _dense_part(scene: XrayScene, settings: XraySettings, seed: int) -> tuple[Volume, float, VolumeGrid | None]:
+def dense_part(scene: XrayScene, settings: XraySettings, seed: int) -> tuple[Volume, float, VolumeGrid | None]:
     """What adds to the trunk, as multiples of water's attenuation; the trunk's HU; the grid of the CT, if any."""
     part = ct_part(scene, settings.material)
     if part is not None:
