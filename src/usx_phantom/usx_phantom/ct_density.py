@@ -142,8 +142,8 @@ def _check_values(values: NDArray[np.float32], labels: NDArray[np.bool_]) -> flo
 def _weight(volume: Volume, labels: NDArray[np.bool_]) -> NDArray[np.float32]:
     """Share (z, y, x) of the CT in each voxel: 0 where it shows nothing, 1 within, 1 in labels."""
     spacing = volume.grid.spacing[::-1]
-    share = _rise(~_filled_in(volume.values), spacing, FADE, faces=True)
-    share = np.minimum(share, _rise(~_cut_air(volume.values, spacing), spacing, FADE_AT_AIR, faces=False))
+    share = np.minimum(_from_faces(labels.shape, spacing), _beyond(_filled_in(volume.values), spacing, FADE))
+    share = np.minimum(share, _beyond(_cut_air(volume.values, spacing), spacing, FADE_AT_AIR))
     near = ndimage.gaussian_filter(labels.astype(np.float32), 1.5 / spacing)
     weight: NDArray[np.float32] = np.maximum(share, np.clip(4.0 * near, 0.0, 1.0)).astype(np.float32)
     return weight
@@ -175,12 +175,31 @@ def _cut_air(values: NDArray, spacing: NDArray) -> NDArray[np.bool_]:
     return near
 
 
-def _rise(known: NDArray[np.bool_], spacing: NDArray, length: float, faces: bool) -> NDArray[np.float32]:
-    """Share (z, y, x) that rises smoothly from 0 outside of `known` (and at the faces) to 1 at `length` mm within."""
-    if known.all() and not faces:
-        return np.ones(known.shape, np.float32)
-    padded = np.pad(known, 1, constant_values=not faces)
-    depth = ndimage.distance_transform_edt(padded, sampling=spacing)[1:-1, 1:-1, 1:-1]
+def _from_faces(shape: tuple[int, ...], spacing: NDArray) -> NDArray[np.float32]:
+    """Share (z, y, x) that rises smoothly from the faces of a grid to FADE mm within."""
+    share = np.ones(shape, np.float32)
+    for axis, (count, step) in enumerate(zip(shape, spacing, strict=True)):
+        index = np.arange(count)
+        depth = (np.minimum(index, count - 1 - index) * step).reshape([-1 if a == axis else 1 for a in range(3)])
+        share = np.minimum(share, _rise(depth, FADE))
+    return share
+
+
+def _beyond(unknown: NDArray[np.bool_], spacing: NDArray, length: float) -> NDArray[np.float32]:
+    """Share (z, y, x) that rises smoothly from 0 in `unknown` to 1 at `length` mm from it."""
+    share = np.ones(unknown.shape, np.float32)
+    found = ndimage.find_objects(unknown.astype(np.uint8))
+    if not found:
+        return share
+    margin = np.ceil(length / spacing).astype(int)
+    near = tuple(slice(max(part.start - more, 0), part.stop + more)
+                 for part, more in zip(found[0], margin, strict=True))
+    share[near] = _rise(ndimage.distance_transform_edt(~unknown[near], sampling=spacing), length)
+    return share
+
+
+def _rise(depth: NDArray, length: float) -> NDArray[np.float32]:
+    """0 at no depth, 1 from `length` on, level at both ends."""
     share = np.clip(depth / length, 0.0, 1.0).astype(np.float32)
     result: NDArray[np.float32] = share * share * (np.float32(3.0) - np.float32(2.0) * share)
     return result

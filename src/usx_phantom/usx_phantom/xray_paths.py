@@ -12,7 +12,7 @@ from usx_common.volumes import Volume
 from usx_phantom.density import Ellipsoid, Trunk
 from usx_phantom.xray_settings import XraySettings
 
-STEP = 0.5  # mm of the ray march
+STEP = 0.62  # of the finest voxel spacing, of the ray march
 COARSE = 8  # the trunk's chord is computed at every eighth pixel
 
 
@@ -21,7 +21,8 @@ def integrate(volume: Volume, xray_to_cbct: NDArray[np.float64], settings: XrayS
     source = apply(invert(volume.grid.index_to_world), xray_to_cbct[:3, 3])
     corner, along, down = _detector(xray_to_cbct, settings)
     result = np.zeros((settings.rows, settings.columns))
-    _march(volume.values, source, xray_to_cbct[:3, 3], corner, along, down, 1.0 / volume.grid.spacing, STEP, result)
+    step = STEP * float(volume.grid.spacing.min())
+    _march(volume.values, source, xray_to_cbct[:3, 3], corner, along, down, 1.0 / volume.grid.spacing, step, result)
     return result
 
 
