@@ -23,6 +23,7 @@ setup(
         "console_scripts": [
             "imaging_pictures = usx_phantom.imaging_pictures:main",
             "make_phantom = usx_phantom.make_phantom:main",
+            "xray_report = usx_phantom.xray_report:main",
             "phantom_pictures = usx_phantom.phantom_pictures:main",
             "compare_shapes = usx_phantom.shape_comparison:main",
             "ultrasound_report = usx_phantom.ultrasound_report:main",
