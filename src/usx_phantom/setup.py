@@ -21,6 +21,7 @@ setup(
     zip_safe=False,
     entry_points={
         "console_scripts": [
+            "import_labelmap = usx_phantom.import_labelmap:main",
             "imaging_pictures = usx_phantom.imaging_pictures:main",
             "make_phantom = usx_phantom.make_phantom:main",
             "xray_report = usx_phantom.xray_report:main",

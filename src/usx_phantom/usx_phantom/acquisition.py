@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,21 +13,18 @@ import yaml
 
 from usx_common import transforms
 from usx_common.levels import LEVELS, label_of_level
-from usx_common.meshes import write_mesh
-from usx_common.volumes import write_volume
-from usx_phantom import cbct, dicom_xray, robot, xray
-from usx_phantom.bag_writing import Edge, SweepBag, image_message, joints_message, tf_message
+from usx_phantom import cbct, dicom_xray, xray
+from usx_phantom.patient_motion import draw_motion, moved_scene
 from usx_phantom.phantom_scene import NOMINAL_CRANIAL, NOMINAL_POSTERIOR, body_centres
 from usx_phantom.probe_geometry import ProbeGeometry
 from usx_phantom.scene import Scene
-from usx_phantom.sweep import PROBE_TO_FLANGE, SweepSettings, Trajectory, plan
-from usx_phantom.ultrasound import UltrasoundSimulator
+from usx_phantom.sweep import SweepSettings, plan
+from usx_phantom.sweep_recording import FRAMES, Sweep, frame_times, write_sweep
+from usx_phantom.trouble import Trouble
+from usx_phantom.trouble_plan import plan_trouble, wrong_calibration
+from usx_phantom.truth_writing import write_motion, write_truth
 
 FORMAT_VERSION = 1
-START = 1_750_000_000 * 10**9  # ns; recordings begin at the same moment so that a seed gives the same bytes
-LEAD = 0.25  # s of robot state before the first and after the last frame
-IMAGE_LATENCY, ROBOT_LATENCY = 15_000_000, 1_000_000  # ns from a stamp to its receipt
-FRAMES = {"world": "world", "probe": "us_probe", "image": "us_image"}
 DEVICE_ERROR_MM, DEVICE_ERROR_DEG = 5.0, 3.0
 CLICK_ERROR_MM = (2.0, 3.5)
 
@@ -42,10 +39,13 @@ class AcquisitionSettings:
     sweep: SweepSettings = field(default_factory=SweepSettings)
     naming: str = "rolling"
     cbct: bool = True
+    trouble: Trouble = field(default_factory=Trouble)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain numbers and words, for acquisition.yaml."""
-        return asdict(self)
+        """Plain numbers and words, for acquisition.yaml; trouble only where there is some."""
+        words = asdict(self)
+        del words["trouble"]
+        return {**words, "trouble": self.trouble.as_dict()} if self.trouble.any else words
 
 
 def silent(stage: str, done: int, total: int) -> None:
@@ -65,57 +65,64 @@ def write_acquisition(scene: Scene, folder: Path, settings: AcquisitionSettings,
     partial.mkdir(parents=True)
     try:
         report("planning the sweep", 0, 1)
-        trajectory = plan(scene, settings.sweep)
+        sweep = plan_sweep(scene, settings)
         report("planning the sweep", 1, 1)
-        _write_xray_and_cbct(scene, partial, settings, source, report)
-        simulator = UltrasoundSimulator(scene, seed=settings.seed)
-        _write_bag(scene, partial / "bag", settings, (trajectory, simulator), report)
+        _write_still(scene, partial, settings, sweep, report)
+        _dump(partial / "acquisition.yaml", _description(settings, source, sweep))
+        write_sweep(scene, partial / "bag", sweep, settings.seed,
+                    lambda done, total: report("ultrasound frames", done, total))
         shutil.rmtree(folder, ignore_errors=True)
         partial.rename(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def frame_times(sweep: SweepSettings) -> np.ndarray:
-    """Times (frames,) s since the start of the sweep at which frames are taken, rounded to whole nanoseconds."""
-    return np.round((np.arange(sweep.frames) + 0.5) / sweep.frames * sweep.duration, 9)
+def plan_sweep(scene: Scene, settings: AcquisitionSettings) -> Sweep:
+    """The robot's way over the back of `scene`, and what goes wrong on it. Raises UsxError where it cannot be."""
+    times = frame_times(settings.sweep)
+    fates = plan_trouble(settings.trouble, times, settings.sweep.duration, settings.seed)
+    trajectory = plan(scene, settings.sweep, None if fates.lifted is None else fates.lift)
+    return Sweep(settings.sweep, trajectory, settings.naming, fates, settings.trouble.time_offset)
 
 
-def _write_xray_and_cbct(scene: Scene, folder: Path, settings: AcquisitionSettings, source: dict[str, Any],
-                         report: Report) -> None:
+def _write_still(scene: Scene, folder: Path, settings: AcquisitionSettings, sweep: Sweep, report: Report) -> None:
+    """X-ray, CBCT, truth and params.yaml: what is seen of the patient before or after the sweep, at rest."""
     stages = 3 if settings.cbct else 2
     report("X-ray and truth", 0, stages)
+    motion = draw_motion(scene, settings.trouble, settings.seed)
+    imaged = scene if motion is None else moved_scene(scene, motion)
     (folder / "xray").mkdir()
-    radiograph = xray.simulate_lateral(scene, seed=settings.seed)
+    radiograph = xray.simulate_lateral(imaged, seed=settings.seed)
     dicom_xray.write(radiograph, folder / "xray" / "lateral.dcm")
     report("X-ray and truth", 1, stages)
-    _write_truth(scene, folder / "truth", radiograph)
+    write_truth(scene, folder / "truth", radiograph.xray_to_cbct)
+    if motion is not None:
+        write_motion(imaged, folder / "truth", motion)
+    if settings.trouble.any:
+        _dump(folder / "truth" / "trouble.yaml", sweep.trouble.as_dict())
     rng = np.random.default_rng(np.random.SeedSequence([0x4F505221, settings.seed]))
-    centres = body_centres(scene.labelmap)
+    centres = body_centres(imaged.labelmap)
     device = device_estimate(scene, rng)
     clicks = jittered_clicks(radiograph, centres, rng)
-    _dump(folder / "params.yaml", parameters(device, radiograph, clicks))
-    _dump(folder / "acquisition.yaml", {
+    calibration = wrong_calibration(settings.trouble, ProbeGeometry().image_to_probe, settings.seed)
+    _dump(folder / "params.yaml", parameters(device, radiograph, clicks, calibration))
+    report("X-ray and truth", 2, stages)
+    if settings.cbct:
+        cbct.write_series(cbct.simulate(imaged, seed=settings.seed), folder / "cbct", settings.seed)
+        report("X-ray and truth", 3, stages)
+
+
+def _description(settings: AcquisitionSettings, source: dict[str, Any], sweep: Sweep) -> dict[str, Any]:
+    """acquisition.yaml: how the folder was made and the errors that are in it on purpose."""
+    words: dict[str, Any] = {
         "format_version": FORMAT_VERSION, "source": source, "settings": settings.as_dict(),
         "frames": settings.sweep.frames, "frame_names": dict(FRAMES),
         "stated_errors": {"cbct_to_world_mm": DEVICE_ERROR_MM, "cbct_to_world_deg": DEVICE_ERROR_DEG,
                           "clicks_mm": list(CLICK_ERROR_MM),
-                          "patient_axes": "as the patient was meant to lie; really up to 9 degrees off"}})
-    report("X-ray and truth", 2, stages)
-    if settings.cbct:
-        cbct.write_series(cbct.simulate(scene, seed=settings.seed), folder / "cbct", settings.seed)
-        report("X-ray and truth", 3, stages)
-
-
-def _write_truth(scene: Scene, folder: Path, radiograph: xray.Radiograph) -> None:
-    folder.mkdir()
-    for level, mesh in scene.meshes.items():
-        write_mesh(folder / f"{level}.ply", mesh, comment=f"{level}, mm, frame cbct (LPS)")
-    write_volume(folder / "labelmap.nrrd", scene.labelmap)
-    geometry = ProbeGeometry()
-    _dump(folder / "transforms.yaml", {
-        "cbct_to_world": _numbers(scene.cbct_to_world), "xray_to_cbct": _numbers(radiograph.xray_to_cbct),
-        "image_to_probe": _numbers(geometry.image_to_probe)})
+                          "patient_axes": "as the patient was meant to lie; really up to 9 degrees off"}}
+    if settings.trouble.any:
+        words["image_messages"] = sweep.trouble.messages(settings.sweep.frames)
+    return words
 
 
 def device_estimate(scene: Scene, rng: np.random.Generator) -> np.ndarray:
@@ -141,12 +148,13 @@ def jittered_clicks(radiograph: xray.Radiograph, centres: dict[str, np.ndarray],
     return np.round(np.array(clicks), 1)
 
 
-def parameters(device: np.ndarray, radiograph: xray.Radiograph, clicks: np.ndarray) -> dict[str, Any]:
+def parameters(device: np.ndarray, radiograph: xray.Radiograph, clicks: np.ndarray, image_to_probe: np.ndarray
+               ) -> dict[str, Any]:
     """ROS parameters of what an operator knows: one list under /**, the only wildcard that rclpy applies."""
     probe = ProbeGeometry()
     values = {
         # compounding_node
-        "image_to_probe": _numbers(probe.image_to_probe), "pose_source": "tf",
+        "image_to_probe": _numbers(image_to_probe), "pose_source": "tf",
         "world_frame": FRAMES["world"], "probe_frame": FRAMES["probe"], "image_frame": FRAMES["image"],
         "mask_kind": "fan", "mask_fan": [float(v) for v in probe.mask_fan],
         # xray_node
@@ -158,55 +166,6 @@ def parameters(device: np.ndarray, radiograph: xray.Radiograph, clicks: np.ndarr
         "patient_cranial_axis": list(NOMINAL_CRANIAL), "patient_posterior_axis": list(NOMINAL_POSTERIOR),
     }
     return {"/**": {"ros__parameters": values}}
-
-
-def _write_bag(scene: Scene, folder: Path, settings: AcquisitionSettings,
-               makers: tuple[Trajectory, UltrasoundSimulator], report: Report) -> None:
-    trajectory, simulator = makers
-    times = frame_times(settings.sweep)
-    world_to_cbct = transforms.invert(scene.cbct_to_world)
-    poses = [world_to_cbct @ trajectory.probe_to_world(time) for time in times]
-    states = robot_states(trajectory, settings)
-    state = next(states, None)
-    with SweepBag(folder) as bag:
-        first = START - int(LEAD * 1e9)
-        bag.write("/tf_static", first, tf_message(static_edges(trajectory, settings), first))
-        for number, pixels in enumerate(simulator.frames(poses)):
-            stamp = START + round(times[number] * 1e9)
-            while state is not None and state[1] <= stamp + IMAGE_LATENCY:
-                bag.write(*state)
-                state = next(states, None)
-            bag.write("/us/image_raw", stamp + IMAGE_LATENCY, image_message(pixels, stamp, FRAMES["image"]))
-            report("ultrasound frames", number + 1, len(times))
-        while state is not None:
-            bag.write(*state)
-            state = next(states, None)
-
-
-def robot_states(trajectory: Trajectory, settings: AcquisitionSettings) -> Iterator[tuple[str, int, bytes]]:
-    """Messages (topic, receive time ns, CDR) of /joint_states and /tf, a little longer than the sweep."""
-    names = robot.NAMING[settings.naming]
-    duration = settings.sweep.duration
-    steps = int(np.ceil((duration + 2.0 * LEAD) * names.rate_hz))
-    for step in range(steps + 1):
-        nanoseconds = round(step * 1e9 / names.rate_hz) - int(LEAD * 1e9)
-        time = float(np.clip(nanoseconds * 1e-9, 0.0, duration))
-        stamp = START + nanoseconds
-        q = trajectory.angles(time)
-        joints = joints_message(names.joints, q, trajectory.velocities(time), stamp)
-        yield "/joint_states", stamp + ROBOT_LATENCY, joints
-        edges = [Edge(names.links[i], names.links[i + 1], matrix) for i, matrix in
-                 enumerate(robot.joint_transforms(q))]
-        yield "/tf", stamp + ROBOT_LATENCY, tf_message(edges, stamp)
-
-
-def static_edges(trajectory: Trajectory, settings: AcquisitionSettings) -> list[Edge]:
-    """world -> robot root -> link_0, link_7 -> flange, flange -> us_probe."""
-    names = robot.NAMING[settings.naming]
-    return [Edge(FRAMES["world"], names.root, trajectory.base_to_world),
-            Edge(names.root, names.links[0], np.eye(4)),
-            Edge(names.links[-1], names.flange, robot.flange_transform()),
-            Edge(names.flange, FRAMES["probe"], PROBE_TO_FLANGE)]
 
 
 def _numbers(matrix: np.ndarray) -> list[float]:

@@ -1,9 +1,8 @@
-"""make_phantom: an acquisition folder of a digital patient, parametric or made of real vertebra meshes."""
+"""make_phantom: an acquisition folder of a digital patient, sampled or made of real vertebrae."""
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import sys
 import warnings
 from collections.abc import Sequence
@@ -15,13 +14,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from usx_common.errors import UsxError
-from usx_common.meshes import Mesh
 from usx_phantom import acquisition, robot
 from usx_phantom.acquisition import AcquisitionSettings
-from usx_phantom.mesh_import import AXES, read_spine
+from usx_phantom.mesh_import import AXES
 from usx_phantom.phantom_scene import build_scene
-from usx_phantom.spine import sample_spine
+from usx_phantom.phantom_source import Source
+from usx_phantom.posture import parse_posture
 from usx_phantom.sweep import PATTERNS, SweepSettings
+from usx_phantom.trouble import HELP, parse_trouble
 
 DESCRIPTION = """Make a digital lumbar spine and everything that would be recorded of it in an operating room: a robot's
 ultrasound sweep (rosbag2), a lateral X-ray (DICOM), a CBCT (DICOM series), the parameters that an operator knows
@@ -32,18 +32,24 @@ EXAMPLES = """examples:
   make_phantom --out out/phantom                          a sampled spine, seed 0, a sweep of 11 s
   make_phantom --seed 7 --out p7 --frames 60 --duration 6 a short acquisition of another person
   make_phantom --meshes DIR --axes RAS --out real         your own L1..L5 (.ply or .stl, mm)
+  make_phantom --trouble drop=0.1,late=0.05,pose_gap=0.4 --out bad                   a bad recording
+  make_phantom --labelmap sub-1_seg-vert_msk.nii.gz --ct sub-1_ct.nii.gz --out ct1   a real patient's scan
 """
 
 
 def parser() -> argparse.ArgumentParser:
     """The command's options."""
-    p = argparse.ArgumentParser("make_phantom", description=DESCRIPTION, epilog=EXAMPLES,
+    p = argparse.ArgumentParser("make_phantom", description=DESCRIPTION, epilog=f"{HELP}\n{EXAMPLES}",
                                 formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--out", type=Path, required=True, metavar="DIR", help="acquisition folder to make")
     p.add_argument("--seed", type=int, default=0, help="chooses the person, the noise and the errors (default 0)")
     p.add_argument("--meshes", type=Path, metavar="DIR",
                    help="folder with L1..L5 as .ply or .stl (mm, one common frame) instead of a sampled spine")
     p.add_argument("--axes", choices=sorted(AXES), default="RAS", help="axes of --meshes (default RAS)")
+    p.add_argument("--labelmap", type=Path, metavar="FILE",
+                   help="label map with 20..24 in L1..L5 (VerSe; NIfTI, NRRD, any orientation) instead")
+    p.add_argument("--ct", type=Path, metavar="FILE",
+                   help="CT of --labelmap, for X-ray, CBCT and ultrasound with real intensities")
     p.add_argument("--duration", type=float, metavar="S", help="length of the sweep in seconds (default 11)")
     p.add_argument("--frames", type=int, metavar="N",
                    help="number of frames; with --duration it sets the rate, alone it sets the duration")
@@ -52,6 +58,11 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--naming", choices=sorted(robot.NAMING), default="rolling",
                    help="robot frame and joint names, as in the versions of lbr_fri_ros2_stack (default rolling)")
     p.add_argument("--no-cbct", action="store_true", help="leave out the CBCT series")
+    p.add_argument("--posture", default="", metavar="NAME=DEG,...",
+                   help="bend the spine first: flexion, bending, rotation, scoliosis (Cobb angle; with the word double "
+                        "an S), e.g. flexion=10,scoliosis=15; bones do not overlap")
+    p.add_argument("--trouble", default="", metavar="NAME=VALUE,...",
+                   help="make the recording bad in stated ways, see below (default: none)")
     p.add_argument("--overwrite", action="store_true", help="replace an acquisition made with other options")
     p.add_argument("--quiet", action="store_true", help="no progress bars")
     return p
@@ -69,19 +80,13 @@ def settings_of(options: argparse.Namespace) -> AcquisitionSettings:
     elif options.frames is not None:
         duration = options.frames / max(rate, 1e-9)
     sweep = SweepSettings(duration=11.0 if duration is None else duration, frame_rate=rate, pattern=options.pattern)
-    return AcquisitionSettings(options.seed, sweep, options.naming, not options.no_cbct)
+    return AcquisitionSettings(options.seed, sweep, options.naming, not options.no_cbct, parse_trouble(options.trouble))
 
 
-def source_of(options: argparse.Namespace) -> dict[str, Any]:
-    """What the bones are made of, with a fingerprint of the files where they are real."""
-    if options.meshes is None:
-        return {"kind": "parametric", "seed": options.seed, "generator": GENERATOR}
-    digest = hashlib.sha256()
-    if options.meshes.is_dir():
-        for path in sorted(options.meshes.iterdir()):
-            if path.suffix.lower() in (".ply", ".stl"):
-                digest.update(path.name.encode() + path.read_bytes())
-    return {"kind": "meshes", "axes": options.axes, "sha256": digest.hexdigest()}
+def source_of(options: argparse.Namespace) -> Source:
+    """What the bones are made of. Raises UsxError for options that exclude each other."""
+    return Source(options.seed, options.meshes, options.axes, options.labelmap, options.ct,
+                  parse_posture(options.posture))
 
 
 def is_made(folder: Path, settings: AcquisitionSettings, source: dict[str, Any]) -> bool:
@@ -97,8 +102,9 @@ def is_made(folder: Path, settings: AcquisitionSettings, source: dict[str, Any])
 def make(options: argparse.Namespace, console: Console) -> None:
     """Make the acquisition unless it is there. Raises UsxError for bad input."""
     settings, source = settings_of(options), source_of(options)
+    described = source.describe(GENERATOR)
     out: Path = options.out
-    if is_made(out, settings, source):
+    if is_made(out, settings, described):
         console.print(f"{out} is already this acquisition: reused")
         return
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -117,18 +123,14 @@ def make(options: argparse.Namespace, console: Console) -> None:
             progress.update(tasks[stage], completed=done)
 
         report("bones", 0, 2)
-        meshes = _bones(options)
+        bones = source.read()
         report("bones", 1, 2)
-        scene = build_scene(meshes, settings.seed)
+        scene = build_scene(bones.meshes, settings.seed, ct=bones.ct)
         report("bones", 2, 2)
-        acquisition.write_acquisition(scene, out, settings, source, report)
+        acquisition.write_acquisition(scene, out, settings, described, report)
+    if bones.note:
+        console.print(bones.note, soft_wrap=True)
     console.print(f"{out}: {settings.sweep.frames} frames, {settings.sweep.duration:g} s")
-
-
-def _bones(options: argparse.Namespace) -> dict[str, Mesh]:
-    if options.meshes is None:
-        return sample_spine(options.seed).meshes
-    return read_spine(options.meshes, options.axes)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

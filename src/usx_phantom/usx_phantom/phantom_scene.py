@@ -9,6 +9,7 @@ from usx_common import transforms
 from usx_common.levels import LEVELS, label_of_level
 from usx_common.meshes import Mesh
 from usx_common.volumes import Volume
+from usx_phantom import ct_scan
 from usx_phantom.scene import Scene, SkinSurface
 from usx_phantom.voxels import label_meshes
 
@@ -20,8 +21,10 @@ NOMINAL_CRANIAL = (0.0, 1.0, 0.0)
 TABLE_CENTRE = (560.0, 0.0, 140.0)
 
 
-def build_scene(meshes: dict[str, Mesh], seed: int, spacing: float = 0.8) -> Scene:
+def build_scene(meshes: dict[str, Mesh], seed: int, spacing: float = 0.8, ct: Volume | None = None) -> Scene:
     """Scene of closed bone meshes L1..L5 (mm, LPS). `spacing` is that of the label map.
+
+    `ct`: their CT (HU, frame of the meshes, direction identity); its skin is taken where it shows it reliably.
 
     The patient lies prone, turned about the vertical by up to 6 degrees and tilted by up to 2, as `seed` says.
     """
@@ -32,7 +35,9 @@ def build_scene(meshes: dict[str, Mesh], seed: int, spacing: float = 0.8) -> Sce
     middle = meshes["L3"].vertices.mean(0)
     place = np.array(TABLE_CENTRE) + rng.uniform(-1.0, 1.0, 3) * (15.0, 15.0, 8.0)
     cbct_to_world = transforms.make_transform(rotation, place - rotation @ middle)
-    return Scene(meshes, label_meshes(meshes, spacing), fit_skin(meshes), cbct_to_world)
+    skin = (ct_scan.skin_of(ct, meshes) if ct is not None else None) or fit_skin(meshes)
+    intensities = None if ct is None else ct_scan.filled(ct)
+    return Scene(meshes, label_meshes(meshes, spacing), skin, cbct_to_world, intensities)
 
 
 def fit_skin(meshes: dict[str, Mesh], clearance: float = SKIN_CLEARANCE) -> SkinSurface:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,9 +75,10 @@ class Trajectory:
         return self.base_to_world @ robot.forward(self.angles(time)) @ PROBE_TO_FLANGE
 
 
-def plan(scene: Scene, settings: SweepSettings) -> Trajectory:
+def plan(scene: Scene, settings: SweepSettings, lift: Callable[[float], float] | None = None) -> Trajectory:
     """Joint trajectory of a sweep from above L1 to below L5, at rest at both ends.
 
+    `lift(time)`: how far (mm) the probe is held above its way at `time` s.
     Raises BadRobotTarget when the robot cannot reach the back or would have to move too fast.
     """
     base_to_world = np.eye(4)
@@ -85,6 +87,8 @@ def plan(scene: Scene, settings: SweepSettings) -> Trajectory:
     angles, q = [], READY
     for time in knots:
         probe_to_cbct = path_pose(scene, settings, time / settings.duration)
+        if lift is not None:
+            probe_to_cbct[:3, 3] -= lift(time) * probe_to_cbct[:3, 2]
         target = world_to_base @ scene.cbct_to_world @ probe_to_cbct @ transforms.invert(PROBE_TO_FLANGE)
         q = robot.inverse(target, q)
         angles.append(q)

@@ -15,7 +15,7 @@ from usx_common.levels import LEVELS
 from usx_common.meshes import read_mesh
 from usx_common.transforms import parse_matrix, rotation_angle
 from usx_common.volumes import read_volume
-from usx_phantom import acquisition, make_phantom, robot
+from usx_phantom import acquisition, phantom_source, robot
 from usx_phantom.make_phantom import main
 from usx_phantom.spine import Spine
 
@@ -236,7 +236,7 @@ def test_out_in_a_file_is_refused(tmp_path, capsys):
 def known_bones(folder, monkeypatch):
     """The bones of the acquisition made before, instead of sampling them again."""
     meshes = {level: read_mesh(folder / "truth" / f"{level}.ply") for level in LEVELS}
-    monkeypatch.setattr(make_phantom, "sample_spine", lambda seed: Spine(meshes, {}))
+    monkeypatch.setattr(phantom_source, "sample_spine", lambda seed: Spine(meshes, {}))
 
 
 def test_nothing_half_made_is_left_when_it_fails(tmp_path, monkeypatch, known_bones):

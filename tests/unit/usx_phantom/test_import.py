@@ -8,7 +8,8 @@ import trimesh
 
 from usx_common.levels import LEVELS
 from usx_common.meshes import Mesh, write_mesh
-from usx_phantom.mesh_import import BadAnatomy, centre_of_mass, read_spine, spinous_is_posterior
+from usx_phantom.anatomy import BadAnatomy, centre_of_mass, spinous_is_posterior
+from usx_phantom.mesh_import import read_spine
 from usx_phantom.spine import mean_spine
 
 RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
