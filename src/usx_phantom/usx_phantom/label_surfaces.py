@@ -25,7 +25,9 @@ def label_surfaces(labelmap: Volume, smoothing: float = SMOOTHING) -> dict[str, 
     values, grid = labelmap.values, labelmap.grid
     if not 0.0 <= smoothing <= 5.0:
         raise UsxError(f"smoothing of {smoothing} mm: must be 0 to 5")
-    boxes = ndimage.find_objects(np.asarray(values).astype(np.int32, copy=False))
+    first, last = label_of_level(LEVELS[0]), label_of_level(LEVELS[-1])
+    ours = (values >= first) & (values <= last)  # other labels, other bones, may be any number
+    boxes = ndimage.find_objects(np.where(ours, values, 0).astype(np.uint8))
     meshes = {}
     for level in LEVELS:
         label = label_of_level(level)

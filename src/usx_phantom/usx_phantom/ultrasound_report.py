@@ -168,7 +168,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     console = Console(width=min(Console().width, 100))
     try:
-        check_range("--frames", options.frames, 1, 2000)
+        check_range("--frames", options.frames, 1, 500)
         seed = check_whole("--seed", options.seed)
         folder = _data_folder(options.data)
         sets, patches = real_frames.read_frames(folder), real_frames.read_quiet_patches(folder)

@@ -18,7 +18,7 @@ from usx_common.errors import UsxError
 from usx_phantom.ultrasound import UltrasoundSimulator
 from usx_phantom.ultrasound_torch_lines import LineLayer, mix
 
-FRAMES_AT_ONCE = 16  # about 0.1 GB each while they are laid
+FRAMES_AT_ONCE = 16  # about 30 MB each while they are laid
 
 
 class TorchUltrasound:

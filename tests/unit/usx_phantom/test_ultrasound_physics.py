@@ -133,6 +133,14 @@ def test_a_labelled_ball_becomes_a_closed_ball_whatever_the_axes_of_the_volume(d
     assert volume(meshes["L3"]) == pytest.approx(4.0 / 3.0 * np.pi * 15.0**3, rel=0.03)  # positive: normals outward
 
 
+def test_other_labels_do_not_matter() -> None:
+    labels = ball_labels()
+    values = labels.values.astype(np.float32)
+    values[0, 0, :3] = [-3.0, np.nan, 1e9]
+    np.testing.assert_array_equal(label_surfaces(Volume(values, labels.grid))["L3"].vertices,
+                                  label_surfaces(labels)["L3"].vertices)
+
+
 def test_a_scene_of_labels_only_shows_its_bone() -> None:
     made = UltrasoundSimulator(Patient({}, labelmap=ball_labels()), seed=1)
     depths = made.bone_depths(POSE)
