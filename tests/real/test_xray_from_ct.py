@@ -58,7 +58,8 @@ def test_bodies_stand_out_as_on_real_devices_and_where_the_file_says(scene: CtSc
     full = XraySettings(columns=700, rows=900)
     bodies = contrasts(scene, full, 0)
     assert 2.0 < np.mean([body.to_noise for body in bodies]) < 7.3  # 2.1 to 7.2 in Lai 2020
-    radiograph = xray.simulate_lateral(scene, SETTINGS, 0)
+    pose = xray.place(scene.labelmap, SETTINGS)
+    radiograph = xray.Radiograph(np.ones((SETTINGS.rows, SETTINGS.columns), np.uint16), pose, SETTINGS, 0)
     dicom_xray.write(radiograph, tmp_path / "x.dcm")
     centres = np.array(list(body_centres(scene.labelmap).values()))
     read = read_xray(tmp_path / "x.dcm").geometry.points_to_pixels(apply(invert(radiograph.xray_to_cbct), centres))

@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from usx_common.volumes import Volume, VolumeGrid
-from usx_phantom.density import MOST_VOXELS, BadScene, Ellipsoid, Material, Trunk, XrayScene, check_axes, label_bounds
+from usx_phantom.density import BadScene, Ellipsoid, Material, Trunk, XrayScene, check_axes, label_bounds
 
 FADE = 14.0  # mm from the CT's faces
 FADE_AT_AIR = 4.0  # mm from air that was cut, which has a surface of its own
-REACH = 70.0  # mm around the labels that are taken from the CT
+REACH = 50.0  # mm around the labels that are taken from the CT
+MOST_CT_VOXELS = 80_000_000  # some 40 bytes each are needed
 AIR = -1000.0
 CUT_AIR = -250.0  # HU below which voxels connected to a face are air that was cut
 SOFT = (-150.0, 150.0)  # HU of soft tissue
@@ -99,8 +100,8 @@ def _crop(volume: Volume, low: NDArray[np.float64], high: NDArray[np.float64]) -
     if (last - first < 2).any():
         raise BadScene(f"the CT ({_box(grid)}) does not reach the labels, which lie at {np.round(low, 1).tolist()} to "
                        f"{np.round(high, 1).tolist()} mm: both must be in one frame")
-    if (last - first).prod() > MOST_VOXELS:
-        raise BadScene(f"the CT spans {(last - first).tolist()} voxels; coarsen it below {MOST_VOXELS} voxels")
+    if (last - first).prod() > MOST_CT_VOXELS:
+        raise BadScene(f"the CT spans {(last - first).tolist()} voxels; resample it to at most {MOST_CT_VOXELS}")
     part = volume.values[first[2]:last[2], first[1]:last[1], first[0]:last[0]]
     if not np.isfinite(part).all():
         raise BadScene(f"the CT holds {int((~np.isfinite(part)).sum())} voxels that are not finite: fill what was not "
@@ -142,10 +143,13 @@ def _check_values(values: NDArray[np.float32], labels: NDArray[np.bool_]) -> flo
 def _weight(volume: Volume, labels: NDArray[np.bool_]) -> NDArray[np.float32]:
     """Share (z, y, x) of the CT in each voxel: 0 where it shows nothing, 1 within, 1 in labels."""
     spacing = volume.grid.spacing[::-1]
-    share = np.minimum(_from_faces(labels.shape, spacing), _beyond(_filled_in(volume.values), spacing, FADE))
-    share = np.minimum(share, _beyond(_cut_air(volume.values, spacing), spacing, FADE_AT_AIR))
-    near = ndimage.gaussian_filter(labels.astype(np.float32), 1.5 / spacing)
-    weight: NDArray[np.float32] = np.maximum(share, np.clip(4.0 * near, 0.0, 1.0)).astype(np.float32)
+    filled, air = _filled_in(volume.values), _cut_air(volume.values)
+    blurred = ndimage.gaussian_filter(air.astype(np.float32), 2.0 / spacing) > 0.1  # 2 mm of its surface's blur
+    share = np.minimum(_from_faces(labels.shape, spacing), _beyond(filled, spacing, FADE))
+    share = np.minimum(share, _beyond(blurred, spacing, FADE_AT_AIR))
+    near = np.clip(4.0 * ndimage.gaussian_filter(labels.astype(np.float32), 1.5 / spacing), 0.0, 1.0)
+    near[filled | air] = 0.0
+    weight: NDArray[np.float32] = np.maximum(share, near).astype(np.float32)
     return weight
 
 
@@ -163,16 +167,16 @@ def _filled_in(values: NDArray) -> NDArray[np.bool_]:
     return filled
 
 
-def _cut_air(values: NDArray, spacing: NDArray) -> NDArray[np.bool_]:
-    """Voxels (z, y, x) of air that reaches a face, with 2 mm of its surface's blur."""
+def _cut_air(values: NDArray) -> NDArray[np.bool_]:
+    """Voxels (z, y, x) of air that reaches a face."""
     parts, count = ndimage.label(values < CUT_AIR)
     touching = np.unique(np.concatenate([parts[[0, -1]].ravel(), parts[:, [0, -1]].ravel(),
                                          parts[:, :, [0, -1]].ravel()]))
     wanted = np.zeros(count + 1, bool)
     wanted[touching] = True
     wanted[0] = False
-    near: NDArray[np.bool_] = ndimage.gaussian_filter(wanted[parts].astype(np.float32), 2.0 / spacing) > 0.1
-    return near
+    result: NDArray[np.bool_] = wanted[parts]
+    return result
 
 
 def _from_faces(shape: tuple[int, ...], spacing: NDArray) -> NDArray[np.float32]:

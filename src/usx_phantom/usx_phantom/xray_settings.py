@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from usx_phantom.checks import BadSettings, check_range
 from usx_phantom.density import Material
 
+MOST_PIXELS = 20_000_000
+
 
 @dataclass(frozen=True)
 class XraySettings:
@@ -50,6 +52,9 @@ class XraySettings:
         check_range("X-ray source_to_isocentre", self.source_to_isocentre, 100.0, self.source_to_detector - 1.0)
         check_range("X-ray columns", self.columns, 16, 8192)
         check_range("X-ray rows", self.rows, 16, 8192)
+        if self.columns * self.rows > MOST_PIXELS:
+            raise BadSettings(f"X-ray columns x rows = {self.columns} x {self.rows}: more than {MOST_PIXELS} pixels, "
+                              "which need 2 GiB of memory")
         check_range("X-ray spacing", self.spacing, 0.02, 5.0)
         check_range("X-ray primary_angle", self.primary_angle, -45.0, 45.0)
         check_range("X-ray secondary_angle", self.secondary_angle, -45.0, 45.0)
@@ -59,6 +64,8 @@ class XraySettings:
         check_range("X-ray scatter_width", self.scatter_width, 0.1, 500.0, "mm")
         check_range("X-ray detector_mtf", self.detector_mtf, 0.05, 1.0)
         check_range("X-ray focal_spot", self.focal_spot, 0.0, 5.0, "mm")
+        if self.collimator is not None and len(self.collimator) != 2:
+            raise BadSettings(f"X-ray collimator = {self.collimator}: must be its width and height, mm")
         for length in self.collimator or ():
             check_range("X-ray collimator", length, 5.0, 5000.0, "mm")
         check_range("X-ray bits_stored", self.bits_stored, 8, 16)

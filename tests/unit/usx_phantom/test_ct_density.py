@@ -31,7 +31,7 @@ class Patient:
     skin: Wide = field(default_factory=Wide)
 
 
-GRID = VolumeGrid([-50.0, -45.0, -80.0], [2.0, 2.0, 2.0], (51, 56, 81))
+GRID = VolumeGrid([-50.0, -45.0, -80.0], [2.0, 2.0, 2.0], (51, 54, 81))
 SETTINGS = XraySettings(columns=160, rows=200, spacing=2.0, gas=0, mottle=0.0)
 SOFT = 40.0
 
@@ -117,11 +117,19 @@ def test_air_that_a_face_cuts_is_soft_tissue_and_closed_gas_is_kept() -> None:
     x, y, z = coordinates()
     lung = (z > 40.0) & (y < -20.0) & (np.abs(x) > 15.0)
     closed = (x**2 + (y + 30.0) ** 2 + (z + 40.0) ** 2) < 8.0**2
-    back = y > 60.0
+    back = y > 56.0
     one.intensities.values[lung | closed | back] = -900.0
     more = excess(one)
     assert np.abs(more[lung]).max() < 1e-3 and np.abs(more[back]).max() < 1e-3
     assert more[closed].mean() < -800.0
+
+
+def test_labels_that_reach_beyond_what_was_scanned_bring_no_air() -> None:
+    """A label map resampled by nearest voxels may cover voxels that hold the fill value."""
+    one = patient()
+    x = coordinates()[0]
+    one.intensities.values[x > 9.0] = -1024.0  # through the bones
+    assert excess(one).min() > -150.0
 
 
 def test_rays_beside_the_ct_cross_the_trunk_alone() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from usx_common.errors import UsxError
 from usx_common.transforms import apply, invert
 from usx_common.volumes import Volume, VolumeGrid
 from usx_phantom import attenuation, dicom_xray, xray
@@ -227,7 +228,8 @@ def test_the_collimator_opens_what_it_says() -> None:
 
 @pytest.mark.parametrize("change", [
     {"energy": 20.0}, {"energy": np.nan}, {"scatter_width": 0.0}, {"detector_mtf": 0.0}, {"detector_mtf": 1.2},
-    {"focal_spot": -1.0}, {"collimator": (0.0, 100.0)}, {"collimator": (100.0, np.inf)}])
+    {"focal_spot": -1.0}, {"collimator": (0.0, 100.0)}, {"collimator": (100.0, np.inf)},
+    {"collimator": (100.0,)}, {"rows": 8000, "columns": 8000}])
 def test_absurd_settings_are_refused_by_name(change: dict) -> None:
-    with pytest.raises(Exception, match=next(iter(change))):
+    with pytest.raises(UsxError, match=next(iter(change))):
         replace(SMALL, **change)
