@@ -26,6 +26,7 @@ setup(
             "make_phantom = usx_phantom.make_phantom:main",
             "xray_report = usx_phantom.xray_report:main",
             "phantom_pictures = usx_phantom.phantom_pictures:main",
+            "posture_report = usx_phantom.posture_report:main",
             "compare_shapes = usx_phantom.shape_comparison:main",
             "ultrasound_report = usx_phantom.ultrasound_report:main",
             "fit_mean_shapes = usx_phantom.shape_fitting:main",

@@ -52,15 +52,15 @@ def read_ct(path: Path, labels: Volume) -> Volume:
     return Volume(resampled(scan, grid, UNSEEN), grid)
 
 
-def axis_grid(path: Path, grid: VolumeGrid, step: float = STEP) -> VolumeGrid:
-    """Grid with direction identity that holds all of `grid`. Raises BadScan where it would be too large."""
+def axis_grid(path: Path, grid: VolumeGrid) -> VolumeGrid:
+    """Grid of STEP mm with direction identity that holds all of `grid`. Raises BadScan where it would be too large."""
     ends = np.stack(np.meshgrid(*[(0.0, n - 1.0) for n in grid.size], indexing="ij"), -1).reshape(-1, 3)
     corners = ends @ (grid.direction * grid.spacing).T + grid.origin
-    low = np.floor(corners.min(0) / step) * step
-    size = np.ceil((corners.max(0) - low) / step).astype(int) + 1
+    low = np.floor(corners.min(0) / STEP) * STEP
+    size = np.ceil((corners.max(0) - low) / STEP).astype(int) + 1
     if np.prod(size.astype(float)) > MOST_VOXELS:
-        raise BadScan(f"{path} spans {' x '.join(map(str, size))} mm: crop it to the lumbar spine")
-    return VolumeGrid(low, np.full(3, step), (int(size[0]), int(size[1]), int(size[2])))
+        raise BadScan(f"{path} spans {' x '.join(f'{STEP * n:.0f}' for n in size)} mm: crop it to the lumbar spine")
+    return VolumeGrid(low, np.full(3, STEP), (int(size[0]), int(size[1]), int(size[2])))
 
 
 def resampled(volume: Volume, grid: VolumeGrid, outside: int) -> NDArray[np.int16]:

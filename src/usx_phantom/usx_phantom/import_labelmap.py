@@ -13,9 +13,10 @@ from rich.console import Console
 from rich.progress import track
 
 from usx_common.errors import UsxError
-from usx_common.meshes import write_mesh
+from usx_common.meshes import read_mesh, sample_surface, write_mesh
 from usx_phantom.labelmap_import import MESH_STEP, LabelledSpine, find_labelmaps, read_labelmap
 from usx_phantom.mesh_import import AXES
+from usx_phantom.overlap import BoneSurface
 
 DESCRIPTION = """Make closed meshes L1..L5 of label maps with VerSe's numbering (20..24 = L1..L5; others are ignored).
 Each subject gets a folder DIR/SUBJECT with L1.ply .. L5.ply in millimetres, usable by `make_phantom --meshes` and by
@@ -41,6 +42,8 @@ def parser() -> argparse.ArgumentParser:
                    help="axes of the meshes written (default RAS, what make_phantom --meshes assumes)")
     p.add_argument("--step", type=float, default=MESH_STEP, metavar="MM", help="mesh size (default 1 mm)")
     p.add_argument("--complete", action="store_true", help="leave out subjects that lack a level")
+    p.add_argument("--compare", type=Path, metavar="DIR",
+                   help="L1..L5 of the same patient made otherwise (axes of --axes): print how far the meshes differ")
     p.add_argument("--quiet", action="store_true", help="no progress bar")
     return p
 
@@ -57,6 +60,8 @@ def run(options: argparse.Namespace, console: Console) -> int:
             reasons.append(str(error))
             console.print(f"left out: {error}", soft_wrap=True, markup=False)
             continue
+        if options.compare is not None:
+            console.print(distances(spine, options.compare, options.axes), soft_wrap=True)
         folder = options.out / subject
         rows += write_spine(spine, folder, subject, options.axes)
         notes = [f"{', '.join(spine.at_edge)} at the edge of the volume"] if spine.at_edge else []
@@ -85,6 +90,18 @@ def write_spine(spine: LabelledSpine, folder: Path, subject: str, axes: str) -> 
                                        spine.genus[level], *(f"{v:.1f}" for v in extent),
                                        "yes" if level in spine.at_edge else "no"), strict=True)))
     return rows
+
+
+def distances(spine: LabelledSpine, folder: Path, axes: str) -> str:
+    """Mean symmetric surface distance (mm) of each level to the mesh of that name in `folder`, in words."""
+    words = []
+    for level, mesh in spine.meshes.items():
+        other = read_mesh(folder / f"{level}.ply").transformed(np.linalg.inv(AXES[axes]))
+        pairs = ((mesh, other), (other, mesh))
+        mean = np.mean([np.abs(BoneSurface(a, level).signed_distance(sample_surface(b, 10000, 0))[0]).mean()
+                        for a, b in pairs])
+        words.append(f"{level} {mean:.2f}")
+    return f"mean surface distance to {folder}, mm: {', '.join(words)}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

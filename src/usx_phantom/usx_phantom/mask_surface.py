@@ -17,7 +17,7 @@ from usx_common.errors import UsxError
 from usx_common.meshes import Mesh
 from usx_phantom.marching_cubes import iso_surface
 
-PADDING = 4  # voxels around the mask
+PADDING = 4  # voxels, and steps of the mesh, that are free around the mask
 # Standard deviation of the smoothing along each axis, in voxels: steps go, thin laminae stay.
 SMOOTHING = 0.7
 # After smoothing every voxel still lies this far (in voxels) on its own side, so thin bone never breaks.
@@ -49,8 +49,9 @@ def mask_surface(mask: NDArray[np.bool_], spacing: NDArray[np.float64], step: fl
     sizes = np.bincount(pieces.reshape(-1), minlength=count + 1)[1:]
     whole = pieces == 1 + int(sizes.argmax())
     box = ndimage.find_objects(whole.astype(np.uint8))[0]
-    low = np.array([part.start for part in box]) - PADDING
-    cropped = ndimage.binary_fill_holes(np.pad(whole[box], PADDING))
+    padding = np.maximum(PADDING, np.ceil(PADDING * step / spacing)).astype(int)
+    low = np.array([part.start for part in box]) - padding
+    cropped = ndimage.binary_fill_holes(np.pad(whole[box], [(n, n) for n in padding]))
     best = None
     for radius in CLOSINGS_MM:
         mesh = _surface(cropped if radius == 0.0 else _closed(cropped, spacing, radius), spacing, step)

@@ -20,7 +20,7 @@ from usx_phantom.scan_files import in_patient_order, read_scan
 from usx_phantom.spine import mean_spine
 from usx_phantom.voxels import label_meshes
 
-STEP = 2.0
+STEP = 2.2
 
 
 def surface_distance(a, b):
@@ -201,6 +201,16 @@ def test_levels_at_the_edge_and_missing_ones_are_named(labels, tmp_path):
     assert spine.at_edge == ("L5",) and spine.missing == ("L1",)
 
 
+def test_command_compares_with_other_meshes(labels, tmp_path, capsys):
+    write_volume(tmp_path / "map.nrrd", labels)
+    arguments = ["--in", str(tmp_path / "map.nrrd"), "--out", str(tmp_path / "out"), "--step", "2.2", "--axes", "LPS"]
+    assert main(arguments) == 0
+    assert main([*arguments, "--compare", str(tmp_path / "out" / "map")]) == 0
+    assert "mm: L1 0.00, L2 0.00, L3 0.00, L4 0.00, L5 0.00" in capsys.readouterr().out
+    assert main([*arguments, "--compare", str(tmp_path / "nothing")]) == 2
+    assert "does not exist" in capsys.readouterr().err
+
+
 def test_command_writes_folders_that_read_spine_takes(labels, imported, tmp_path, capsys):
     bids = tmp_path / "bids" / "derivatives" / "sub-a1"
     bids.mkdir(parents=True)
@@ -208,7 +218,7 @@ def test_command_writes_folders_that_read_spine_takes(labels, imported, tmp_path
     write_volume(bids / "sub-b2_split-lumbar_seg-vert_msk.nii.gz", without(24)(labels))
     assert list(find_labelmaps(tmp_path / "bids")) == ["sub-a1", "sub-b2_split-lumbar"]
     out = tmp_path / "out"
-    assert main(["--in", str(tmp_path / "bids"), "--out", str(out), "--step", "2", "--complete", "--quiet"]) == 0
+    assert main(["--in", str(tmp_path / "bids"), "--out", str(out), "--step", "2.2", "--complete", "--quiet"]) == 0
     assert "lacks L5" in capsys.readouterr().out
     assert [p.name for p in out.iterdir() if p.is_dir()] == ["sub-a1"]
     with (out / "import.csv").open() as file:
