@@ -1,0 +1,79 @@
+"""A true spine, and the same bones in another posture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from usx_common.levels import LEVELS
+from usx_common.meshes import Mesh
+from usx_common.transforms import Matrix, make_transform
+from usx_completion.rigid import rotation_matrix
+from usx_completion.simulated_partial import posterior_wall
+
+
+@dataclass(frozen=True)
+class SpineSample:
+    """A true spine. ``meshes``: level -> Mesh, mm, frame spine (LPS: x left, y posterior, z cranial).
+
+    ``level_to_spine``: level -> (4, 4) pose of the level's frame (body centroid, template axes). ``subject``: who it
+    is; deformations of one subject share it. ``body``: level -> (V,) mask of the vertebral body's vertices.
+    ``corresponding``: whether vertices of one index are the same place of the template at every level and subject.
+    """
+
+    meshes: Mapping[str, Mesh]
+    level_to_spine: Mapping[str, Matrix]
+    subject: str
+    body: Mapping[str, NDArray[np.bool_]]
+    corresponding: bool = False
+    deformation: int = 0
+
+    def moved(self, old_to_new: Mapping[str, Matrix]) -> SpineSample:
+        """The sample with every level moved rigidly by its own (4, 4) matrix."""
+        return replace(self, meshes={level: mesh.transformed(old_to_new[level]) for level, mesh in self.meshes.items()},
+                       level_to_spine={level: old_to_new[level] @ pose for level, pose in self.level_to_spine.items()})
+
+
+@dataclass(frozen=True)
+class PostureSettings:
+    """Small changes of a spine's posture (SD): ``turn_deg`` between neighbours, ``shift_mm`` of each level."""
+
+    turn_deg: float = 1.5
+    shift_mm: float = 0.6
+
+
+def change_posture(sample: SpineSample, settings: PostureSettings, seed: int) -> SpineSample:
+    """The same bones in another posture: small turns in the discs add up along the chain, outwards from the middle.
+
+    Flexion and extension (about x) turn most, bending and axial rotation about half as much (White and Panjabi,
+    Clinical Biomechanics of the Spine, 1990, ch. 2).
+    """
+    random = np.random.default_rng(np.random.SeedSequence([0x504F5354, seed]))
+    turns = np.radians(settings.turn_deg) * random.standard_normal((len(LEVELS), 3)) * [1.0, 0.6, 0.5]
+    shifts = settings.shift_mm * random.standard_normal((len(LEVELS), 3))
+    centres = np.stack([sample.level_to_spine[level][:3, 3] for level in LEVELS])
+    middle = len(LEVELS) // 2
+    moves = {middle: make_transform(np.eye(3), shifts[middle])}
+    for step in (1, -1):
+        for index in range(middle + step, len(LEVELS) if step > 0 else -1, step):
+            joint = 0.5 * (centres[index] + centres[index - step])
+            turn = rotation_matrix(turns[index])
+            moves[index] = moves[index - step] @ make_transform(turn, joint - turn @ joint + shifts[index])
+    return sample.moved({level: moves[index] for index, level in enumerate(LEVELS)})
+
+
+def centred(sample: SpineSample) -> SpineSample:
+    """The spine moved so that the mean of all its vertices is the origin, where the paper's cameras expect it."""
+    middle = np.concatenate([mesh.vertices for mesh in sample.meshes.values()]).mean(axis=0)
+    return sample.moved(dict.fromkeys(LEVELS, make_transform(np.eye(3), -middle)))
+
+
+def body_masks(meshes: Mapping[str, Mesh]) -> dict[str, NDArray[np.bool_]]:
+    """Level -> (V,) mask of the vertebral body: what lies in front of the vertebral canal.
+
+    Raises UsxError when a mesh shows no canal.
+    """
+    return {level: posterior_wall(mesh).behind(mesh.vertices) <= 1.0 for level, mesh in meshes.items()}
