@@ -25,6 +25,7 @@ setup(
             "build_shape_model = usx_completion.build_shape_model:main",
             "shape_report = usx_completion.shape_report:main",
             "make_dataset = usx_completion.data.generate:main",
+            "dataset_report = usx_completion.data.report:main",
         ],
     },
 )
