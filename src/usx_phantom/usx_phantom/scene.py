@@ -54,9 +54,13 @@ class Scene:
     `meshes`: level name ("L1".."L5") -> Mesh, mm, frame `cbct` (closed, outward normals).
     `labelmap`: uint8 Volume, labels 20..24 inside L1..L5 and 0 elsewhere, isotropic, LPS, direction identity.
     `skin`: the back's surface above the bones. `cbct_to_world`: (4, 4) rigid, mm.
+    `intensities`: CT of the patient where there is one: Hounsfield units (int16), frame `cbct`, direction identity, mm.
+    It holds all bones but seldom the whole trunk (scans are cropped): beyond its box simulators think soft tissue
+    under the skin. Inside the box there is soft tissue wherever the scanner saw nothing or air behind the back.
     """
 
     meshes: dict[str, Mesh]
     labelmap: Volume
     skin: SkinSurface
     cbct_to_world: np.ndarray
+    intensities: Volume | None = None
