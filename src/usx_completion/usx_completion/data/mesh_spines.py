@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from usx_common.errors import UsxError
 from usx_common.levels import LEVELS
 from usx_common.meshes import Mesh
-from usx_common.transforms import make_transform
-from usx_completion.data.spine_sample import PostureSettings, SpineSample, body_masks, change_posture
+from usx_completion.data.spine_sample import SpineSample, body_masks, change_posture
+from usx_phantom.body_frames import body_frames
+from usx_phantom.mesh_import import read_spine
+from usx_phantom.posture import PostureSpread
 
 SUFFIXES = (".ply", ".stl")
 
@@ -46,7 +46,7 @@ class ParametricSpines:
         deformation = index % self._deformations
         if deformation == 0:
             return sample
-        return replace(change_posture(sample, PostureSettings(), self._first + index), deformation=deformation)
+        return replace(change_posture(sample, PostureSpread(), self._first + index), deformation=deformation)
 
 
 class MeshFolderSpines:
@@ -60,8 +60,6 @@ class MeshFolderSpines:
     faces = None
 
     def __init__(self, folder: Path, axes: str = "RAS", first_seed: int = 0, only: Sequence[str] = ()) -> None:
-        from usx_phantom.mesh_import import read_spine
-
         if not folder.is_dir():
             raise UsxError(f"mesh folder {folder} does not exist; it must hold one sub-folder with L1..L5 per subject")
         self._folder, self._axes, self._first = folder, axes, first_seed
@@ -75,6 +73,7 @@ class MeshFolderSpines:
                 self.skipped.append(place.name)
         if not self._people:
             raise UsxError(f"{folder} has no sub-folder with meshes of all of L1 to L5 (L1.ply .. L5.ply)")
+        self._frames = {name: body_frames(meshes) for name, meshes in self._people.items()}
         self._bodies = {name: body_masks(meshes) for name, meshes in self._people.items()}
 
     @property
@@ -95,7 +94,5 @@ class MeshFolderSpines:
         """The spine of a number."""
         subject, deformation = self.subject(index), index // len(self._people)
         meshes, bodies = self._people[subject], self._bodies[subject]
-        poses = {level: make_transform(np.eye(3), meshes[level].vertices[bodies[level]].mean(axis=0))
-                 for level in LEVELS}
-        sample = SpineSample(meshes, poses, subject, bodies, deformation=deformation)
-        return sample if deformation == 0 else change_posture(sample, PostureSettings(), self._first + index)
+        sample = SpineSample(meshes, self._frames[subject], subject, bodies, deformation=deformation)
+        return sample if deformation == 0 else change_posture(sample, PostureSpread(), self._first + index)

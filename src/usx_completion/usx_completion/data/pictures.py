@@ -61,8 +61,9 @@ def draw_inputs(path: Path, shown: list[tuple[str, SpineSample, LevelSample]]) -
             _cloud(axes, points[mine.owners == 0], CLUTTER, view, 2.0)
             axes.set_title(f"{name}: {level_sample.level} {title}", fontsize=10)
             _frame(axes, sample, (level_sample.level,), view, 18.0)
-    figure.legend(handles=[_dot(OWN, "on this vertebra"), _dot(NEIGHBOUR, "on a neighbour"), _dot(CLUTTER, "on no bone"),
-                           _dot(OUTLINE, "X-ray body")], ncol=4, loc="lower center", frameon=False, fontsize=9)
+    handles = [_dot(OWN, "on this vertebra"), _dot(NEIGHBOUR, "on a neighbour"), _dot(CLUTTER, "on no bone"),
+               _dot(OUTLINE, "X-ray body")]
+    figure.legend(handles=handles, ncol=4, loc="lower center", frameon=False, fontsize=9)
     _save(figure, path)
 
 

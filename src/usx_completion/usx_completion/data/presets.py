@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass, field, replace
 from usx_common.errors import UsxError
 from usx_completion.data.crop import CropSettings
 from usx_completion.data.normalisation import NormalisationSettings
-from usx_completion.data.spine_sample import PostureSettings
 from usx_completion.data.visibility_paper import PaperVisibility
 from usx_completion.data.visibility_realistic import RealisticVisibility
 from usx_completion.data.xray_cloud import CloudSizes, PaperXray, RealisticXray
+from usx_phantom.posture import PostureSpread
 
 
 @dataclass(frozen=True)
@@ -34,13 +34,13 @@ class Preset:
     xray: PaperXray | RealisticXray
     crop: CropSettings = field(default_factory=CropSettings)
     normalisation: NormalisationSettings = field(default_factory=NormalisationSettings)
-    posture: PostureSettings | None = None
+    posture: PostureSpread | None = None
 
 
 PAPER = Preset("paper", PaperVisibility(), PaperXray())
 REALISTIC = Preset("realistic", RealisticVisibility(), RealisticXray(),
                    CropSettings("placed_mean", (12.0, 6.0, 3.0), (3.0, 3.0, 3.5)),
-                   NormalisationSettings(quantile=0.01), PostureSettings(2.0, 0.7))
+                   NormalisationSettings(quantile=0.01), PostureSpread())
 PRESETS = {preset.name: preset for preset in (PAPER, REALISTIC)}
 
 

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from usx_common.levels import LEVELS
 from usx_common.meshes import Mesh
 from usx_common.transforms import Matrix, make_transform
-from usx_completion.rigid import rotation_matrix
 from usx_completion.simulated_partial import posterior_wall
+from usx_phantom.posture import PostureSpread, random_change
+from usx_phantom.spine_chain import SpineChain
 
 
 @dataclass(frozen=True)
@@ -37,32 +38,10 @@ class SpineSample:
                        level_to_spine={level: old_to_new[level] @ pose for level, pose in self.level_to_spine.items()})
 
 
-@dataclass(frozen=True)
-class PostureSettings:
-    """Small changes of a spine's posture (SD): ``turn_deg`` between neighbours, ``shift_mm`` of each level."""
-
-    turn_deg: float = 1.5
-    shift_mm: float = 0.6
-
-
-def change_posture(sample: SpineSample, settings: PostureSettings, seed: int) -> SpineSample:
-    """The same bones in another posture: small turns in the discs add up along the chain, outwards from the middle.
-
-    Flexion and extension (about x) turn most, bending and axial rotation about half as much (White and Panjabi,
-    Clinical Biomechanics of the Spine, 1990, ch. 2).
-    """
-    random = np.random.default_rng(np.random.SeedSequence([0x504F5354, seed]))
-    turns = np.radians(settings.turn_deg) * random.standard_normal((len(LEVELS), 3)) * [1.0, 0.6, 0.5]
-    shifts = settings.shift_mm * random.standard_normal((len(LEVELS), 3))
-    centres = np.stack([sample.level_to_spine[level][:3, 3] for level in LEVELS])
-    middle = len(LEVELS) // 2
-    moves = {middle: make_transform(np.eye(3), shifts[middle])}
-    for step in (1, -1):
-        for index in range(middle + step, len(LEVELS) if step > 0 else -1, step):
-            joint = 0.5 * (centres[index] + centres[index - step])
-            turn = rotation_matrix(turns[index])
-            moves[index] = moves[index - step] @ make_transform(turn, joint - turn @ joint + shifts[index])
-    return sample.moved({level: moves[index] for index, level in enumerate(LEVELS)})
+def change_posture(sample: SpineSample, spread: PostureSpread, seed: int) -> SpineSample:
+    """The same bones in a random other posture; the spine as a whole stays in its place, and bones do not overlap."""
+    chain = SpineChain(dict(sample.meshes), dict(sample.level_to_spine))
+    return sample.moved(chain.bend(random_change(seed, spread)).motions)
 
 
 def centred(sample: SpineSample) -> SpineSample:

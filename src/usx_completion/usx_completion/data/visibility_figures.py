@@ -32,7 +32,8 @@ class VisibilityFigures:
 
 def visibility_figures(samples: Sequence[LevelSample]) -> VisibilityFigures:
     """Figures of samples; distances to the truth are to its 4,096 points, about 0.9 mm from each other at least."""
-    return VisibilityFigures(*np.mean([_of(sample) for sample in samples], axis=0), count=len(samples))
+    arch, body, foreign, clutter, far, unit = np.mean([_of(sample) for sample in samples], axis=0).tolist()
+    return VisibilityFigures(arch, body, foreign, clutter, far, unit, len(samples))
 
 
 def _of(sample: LevelSample) -> tuple[float, ...]:
