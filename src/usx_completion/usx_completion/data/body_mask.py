@@ -82,7 +82,7 @@ def outline(mask: BodyMask, count: int) -> tuple[NDArray[np.float64], NDArray[np
         here = map_coordinates(smooth, curve.T, order=1, mode="nearest")
         curve = curve - np.clip(here[:, None] / length, -1.0, 1.0) * slope / length
     even = _even(curve, count)
-    tangent = np.roll(even, -1, axis=0) - np.roll(even, 1, axis=0)
+    tangent = np.roll(even, -2, axis=0) - np.roll(even, 2, axis=0)  # two steps: a pixel's stairs would show in one
     normals = np.column_stack([tangent[:, 1], -tangent[:, 0]])
     normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
     x, y = even.T
