@@ -19,9 +19,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from usx_common.errors import UsxError
 from usx_completion.data.crop import RULES, MeanChain
 from usx_completion.data.dataset import Dataset, from_samples
-from usx_completion.data.examination import LevelSample, examine, level_samples
+from usx_completion.data.examination import Examination, LevelSample, examine, level_samples
 from usx_completion.data.presets import PRESETS, DropRules, SampleSettings, preset_named
-from usx_completion.data.spine_sample import centred
+from usx_completion.data.spine_sample import SpineSample, centred
 from usx_completion.data.spine_source import SourceChoice, SpineSource, open_source
 from usx_completion.data.splits import parse_fractions, split_subjects
 from usx_completion.data.storage import DatasetWriter, write_authors_layout
@@ -57,12 +57,18 @@ class Maker:
         self.source: SpineSource = open_source(task.source)
         self._chain = MeanChain.of(load_shape_model()[0])
 
+    def examined(self, index: int) -> tuple[SpineSample, Examination]:
+        """The true spine ``index`` and what was observed of the whole of it, mm, frame spine."""
+        spine = centred(self.source.sample(index))
+        return spine, examine(spine, self._task.settings, self._seed(index))
+
     def samples(self, index: int) -> list[LevelSample]:
         """Samples of spine ``index``; they depend on the task and the number alone."""
-        spine = centred(self.source.sample(index))
-        seed = self._task.seed * 2**32 + index
-        observed = examine(spine, self._task.settings, seed)
-        return level_samples(observed, spine, self._task.settings, self._chain, seed)
+        spine, observed = self.examined(index)
+        return level_samples(observed, spine, self._task.settings, self._chain, self._seed(index))
+
+    def _seed(self, index: int) -> int:
+        return self._task.seed * 2**32 + index
 
 
 _maker: Maker | None = None

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from usx_completion.data.examination import LevelSample
+from usx_completion.data.examination import Examination, LevelSample
 from usx_completion.data.generate import Maker, Task
 from usx_completion.data.presets import SampleSettings
+from usx_completion.data.spine_sample import SpineSample
 from usx_completion.data.spine_source import SourceChoice
 
 
@@ -27,6 +28,10 @@ class OnlineSpines:
     def spine(self, index: int) -> list[LevelSample]:
         """The samples of spine ``index`` of the sequence, whichever worker asks."""
         return self._maker.samples(index)
+
+    def examined(self, index: int) -> tuple[SpineSample, Examination]:
+        """The true spine ``index`` and its whole examination in mm, for models that see all levels at once."""
+        return self._maker.examined(index)
 
     def __iter__(self) -> Iterator[list[LevelSample]]:
         index = self._first + self._worker
