@@ -62,7 +62,7 @@ def _rate(task: Task) -> float:
     with tempfile.TemporaryDirectory() as folder, DatasetWriter(Path(folder) / "bench.h5", {}) as writer:
         began = 0.0
         for index, part in enumerate(generate(task, ["train"] * (warm + STREAM), 2)):
-            if part is not None:
+            if not isinstance(part, str):
                 writer.append(part)
             if index == warm - 1:
                 began = time.perf_counter()

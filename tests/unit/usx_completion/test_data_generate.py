@@ -92,6 +92,28 @@ def test_an_output_that_cannot_be_written_is_one_line_too(tmp_path, capsys):
     assert capsys.readouterr().err.count("\n") == 1
 
 
+def test_an_existing_file_is_kept_unless_told_otherwise(made, capsys):
+    before = made.read_bytes()
+    assert main(["--out", str(made), "--spines", "1", *SMALL]) == 2
+    assert "--overwrite" in capsys.readouterr().err and made.read_bytes() == before
+
+
+def test_one_odd_spine_does_not_cost_the_others(monkeypatch):
+    from usx_completion.data import generate
+
+    class Odd:
+        source = ModelSpines()
+
+        def samples(self, index):
+            if index == 1:
+                raise UsxError("no canal")
+            return []
+
+    monkeypatch.setattr(generate, "_maker", Odd())
+    assert generate._make(1, "train") == "spine 1: no canal"
+    assert "too little" in generate._make(0, "train")
+
+
 def test_options_choose_preset_crop_and_drop_rules():
     task = checked(parser().parse_args(["--out", "x.h5", "--crop", "placed_mean", "--authors-drops"]))
     assert task.settings.preset == preset_named("paper", "placed_mean") and task.settings.drops.oversized

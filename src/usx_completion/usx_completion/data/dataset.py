@@ -59,6 +59,13 @@ class Dataset:
         """(5,) samples of each level."""
         return np.bincount(self.labels, minlength=len(LEVELS))
 
+    @property
+    def split_name(self) -> str:
+        """Split of the first sample. Raises UsxError for a data set without extras."""
+        if self.extras is None:
+            raise UsxError("this data set has the authors' layout, which does not say what split a sample is of")
+        return str(self.extras.splits[0])
+
     def chosen(self, rows: NDArray) -> Dataset:
         """The samples of a mask or of indices."""
         extras = self.extras

@@ -7,7 +7,7 @@ import os
 import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -82,19 +82,22 @@ def _start(task: Task) -> None:
     _maker = Maker(task)
 
 
-def _make(index: int, split: str) -> Dataset | None:
+def _make(index: int, split: str) -> Dataset | str:
     assert _maker is not None
-    samples = _maker.samples(index)
+    try:
+        samples = _maker.samples(index)
+    except UsxError as error:  # one odd spine must not cost the others
+        return f"spine {index}: {error}"
     if not samples:
-        return None
+        return f"spine {index}: too little was seen of every level"
     return from_samples(samples, [index] * len(samples), [split] * len(samples), _maker.source.faces)
 
 
-def generate(task: Task, splits: Sequence[str], jobs: int) -> Iterator[Dataset | None]:
-    """Parts of a data set, spine by spine in order, made in ``jobs`` processes; None where all levels were dropped."""
+def generate(task: Task, splits: Sequence[str], jobs: int) -> Iterator[Dataset | str]:
+    """Parts of a data set, spine by spine in order, made in ``jobs`` processes; a reason where a spine gave none."""
     with _one_thread_each(), ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_start,
                                                  initargs=(task,)) as pool:
-        waiting: deque[Future[Dataset | None]] = deque()
+        waiting: deque[Future[Dataset | str]] = deque()
         try:
             for index, split in enumerate(splits):
                 waiting.append(pool.submit(_make, index, split))
@@ -145,6 +148,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--authors-files", action="store_true",
                    help="also write FILE_train.h5, FILE_val.h5, FILE_test.h5 in the authors' layout alone")
     p.add_argument("--jobs", type=int, default=2, help="processes (2)")
+    p.add_argument("--overwrite", action="store_true", help="replace --out when it exists")
     p.add_argument("--quiet", action="store_true", help="no progress bar")
     return p
 
@@ -165,6 +169,8 @@ def checked(options: argparse.Namespace) -> Task:
 
 def make(options: argparse.Namespace, console: Console) -> None:
     """Make the file of the options. Raises UsxError for bad input, OSError when it cannot be written."""
+    if options.out.exists() and not options.overwrite:
+        raise UsxError(f"{options.out} exists: give --overwrite or another --out")
     task = checked(options)
     source = open_source(task.source)
     subjects = [source.subject(index) for index in range(options.spines)]
@@ -174,17 +180,22 @@ def make(options: argparse.Namespace, console: Console) -> None:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
                TimeRemainingColumn())
     counts = dict.fromkeys(("train", "val", "test"), 0)
+    reasons: list[str] = []
     with (DatasetWriter(options.out, attributes) as writer,
           Progress(*columns, console=console, disable=options.quiet) as progress):
         bar = progress.add_task("spines", total=options.spines)
         for part in generate(task, [splits[subject] for subject in subjects], min(options.jobs, options.spines)):
             progress.advance(bar)
-            if part is not None and part.extras is not None:
-                writer.append(part)
-                counts[str(part.extras.splits[0])] += len(part)
+            if isinstance(part, str):
+                reasons.append(part)
+                continue
+            writer.append(part)
+            counts[part.split_name] += len(part)
     made = sum(counts.values())
     console.print(f"{options.out}: {made} samples of {options.spines} spines ({5 * options.spines - made} dropped), "
                   + ", ".join(f"{name} {count}" for name, count in counts.items()), highlight=False)
+    if reasons:
+        console.print(f"{len(reasons)} spines gave no sample; the first: {reasons[0]}", highlight=False)
     if options.authors_files:
         _split_files(options.out, [name for name, count in counts.items() if count], console)
 
@@ -203,7 +214,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     try:
         make(options, Console())
-    except (UsxError, OSError) as error:
+    except (UsxError, OSError, BrokenExecutor) as error:
         print(f"make_dataset: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     return 0

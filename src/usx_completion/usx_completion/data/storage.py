@@ -93,7 +93,7 @@ class DatasetWriter:
 
     def _finish(self) -> None:
         if self._count == 0:
-            raise UsxError(f"{self._path} was not written: there is no sample")
+            raise UsxError(f"{self._path} was not written: there is no sample; all were dropped")
         labels = self._file["labels"][:]
         self._file["number_per_class"] = np.bincount(labels, minlength=len(LEVELS)).astype(np.int64)
         for name, text in {**self._attributes, "format": FORMAT, "units": "mm; clouds normalised"}.items():
