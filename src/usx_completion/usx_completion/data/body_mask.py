@@ -11,6 +11,7 @@ from scipy.ndimage import gaussian_filter, map_coordinates
 
 from usx_common.errors import UsxError
 from usx_completion.data.raster import nearest_surface
+from usx_completion.data.setting_checks import check_ranges, check_settings
 
 MARGIN_PIXELS = 12
 
@@ -33,6 +34,11 @@ class SegmentationErrors:
     boundary_length_mm: float = 7.0
     corner: float = 0.25
     corner_mm: tuple[float, float] = (2.0, 8.0)
+
+    def __post_init__(self) -> None:
+        check_settings(self, {"boundary_mm": (0.0, 10.0), "boundary_length_mm": (0.5, 100.0), "corner": (0.0, 1.0),
+                              "corner_mm": (0.0, 30.0)})
+        check_ranges(self, ("corner_mm",))
 
 
 def mask_of(flat: NDArray, faces: NDArray, pixel_mm: float) -> BodyMask:

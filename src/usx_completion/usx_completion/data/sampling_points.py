@@ -22,6 +22,8 @@ def farthest_points_fast(points: NDArray, count: int, start: int = 0) -> NDArray
     points = np.ascontiguousarray(points, dtype=np.float64)
     if not 0 < count <= len(points):
         raise UsxError(f"cannot take {count} furthest points of a cloud of {len(points)}")
+    if not 0 <= start < len(points):
+        raise UsxError(f"point {start} to begin with is not one of the cloud's {len(points)}")
     if not np.isfinite(points).all():
         raise UsxError("the cloud holds numbers that are not finite; drop those points before sampling it")
     low = points.min(axis=0)

@@ -12,6 +12,7 @@ from scipy.spatial.transform import Rotation
 
 from usx_common.levels import LEVELS
 from usx_common.meshes import Mesh
+from usx_completion.data.setting_checks import check_ranges, check_settings
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,13 @@ class SweepSettings:
     paramedian_mm: float = 16.0
     paramedian_deg: float = 10.0
 
+    def __post_init__(self) -> None:
+        check_settings(self, {"radius_mm": (5.0, 500.0), "fan_deg": (5.0, 120.0), "lines": (2, 4096),
+                              "frame_step_mm": (0.05, 20.0), "depth_mm": (10.0, 300.0), "skin_mm": (0.5, 150.0),
+                              "short_ends_mm": (0.0, 60.0), "wander_mm": (0.0, 30.0), "turn_deg": (0.0, 30.0),
+                              "paramedian": (0.0, 1.0), "paramedian_mm": (0.0, 60.0), "paramedian_deg": (-45.0, 45.0)})
+        check_ranges(self, ("depth_mm", "skin_mm", "short_ends_mm"))
+
 
 @dataclass(frozen=True)
 class TrackingErrors:
@@ -49,6 +57,13 @@ class TrackingErrors:
     sound_speed: float = 0.01
     breathing_mm: tuple[float, float] = (0.0, 1.0)
     breathing_length_mm: tuple[float, float] = (30.0, 80.0)
+
+    def __post_init__(self) -> None:
+        check_settings(self, {"drift_mm": (0.0, 20.0), "drift_deg": (0.0, 20.0), "drift_length_mm": (1.0, 1000.0),
+                              "calibration_mm": (0.0, 20.0), "calibration_deg": (0.0, 20.0),
+                              "sound_speed": (0.0, 0.2), "breathing_mm": (0.0, 20.0),
+                              "breathing_length_mm": (1.0, 1000.0)})
+        check_ranges(self, ("breathing_mm", "breathing_length_mm"))
 
 
 @dataclass(frozen=True)

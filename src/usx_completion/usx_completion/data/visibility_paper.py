@@ -18,6 +18,7 @@ from usx_common.levels import LEVELS
 from usx_common.meshes import Mesh
 from usx_completion.data.observed import SeenPoints, stacked
 from usx_completion.data.raster import near_any, nearest_surface
+from usx_completion.data.setting_checks import check_settings
 
 NEAREST_MM = 1.0
 
@@ -39,6 +40,11 @@ class PaperVisibility:
     incidence_deg: float = 90.0
     noise_y_mm: float = 0.0
     mirrored_cameras: bool = False
+
+    def __post_init__(self) -> None:
+        check_settings(self, {"camera_mm": (20.0, 1000.0), "columns": (8, 4096), "rows": (8, 4096),
+                              "focal_px": (1.0, 1e5), "merge_mm": (-50.0, 50.0), "keep_mm": (0.1, 20.0),
+                              "incidence_deg": (1.0, 90.0), "noise_y_mm": (0.0, 20.0)})
 
 
 def see_from_behind(meshes: Mapping[str, Mesh], settings: PaperVisibility, random: np.random.Generator) -> SeenPoints:

@@ -18,7 +18,9 @@ from scipy.special import ndtr
 from usx_common.levels import LEVELS
 from usx_common.meshes import Mesh
 from usx_completion.data.observed import SeenPoints
+from usx_completion.data.setting_checks import check_ranges, check_settings
 from usx_completion.data.sweep_path import Frames, SweepSettings, TrackingErrors, believed, lead_probe
+from usx_phantom.raycast import TriangleTree
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,12 @@ class EchoSettings:
     points_per_echo: int = 3
     noise_mm: tuple[float, float] = (0.3, 1.0)
 
+    def __post_init__(self) -> None:
+        check_settings(self, {"incidence_deg": (1.0, 90.0), "softness_deg": (1e-9, 45.0),
+                              "fading_deg_per_cm": (0.0, 20.0), "patch": (1, 200), "thickness_mm": (0.0, 20.0),
+                              "points_per_echo": (1, 50), "noise_mm": (0.0, 20.0)})
+        check_ranges(self, ("incidence_deg", "thickness_mm", "noise_mm"))
+
 
 @dataclass(frozen=True)
 class FaultSettings:
@@ -49,6 +57,11 @@ class FaultSettings:
     streak_frames: tuple[int, int] = (2, 8)
     streak_lines: tuple[int, int] = (8, 28)
     stray: tuple[float, float] = (0.0, 0.015)
+
+    def __post_init__(self) -> None:
+        check_settings(self, {"lost_frames": (0.0, 1.0), "lost_length": (1.0, 1000.0), "streaks": (0.0, 1000.0),
+                              "streak_frames": (1, 1000), "streak_lines": (1, 1000), "stray": (0.0, 1.0)})
+        check_ranges(self, ("streaks", "streak_frames", "streak_lines", "stray"))
 
 
 @dataclass(frozen=True)
@@ -92,8 +105,6 @@ def sweep_over(meshes: Mapping[str, Mesh], settings: RealisticVisibility, random
 def _first_hits(meshes: Mapping[str, Mesh], frames: Frames, angles: NDArray, reach: float, radius: float
                 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.uint8]]:
     """Depth from the face (inf: nothing), cosine of incidence and level, each (frames, lines)."""
-    from usx_phantom.raycast import TriangleTree  # only data generation needs the phantom
-
     shape = (len(frames.origins), len(angles))
     frame = np.repeat(np.arange(shape[0]), shape[1])
     line = np.tile(np.arange(shape[1]), shape[0])

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from usx_common.errors import UsxError
 from usx_common.levels import LEVELS
 from usx_common.meshes import Mesh
 from usx_completion.data.body_mask import (
@@ -19,6 +20,7 @@ from usx_completion.data.body_mask import (
     outline,
 )
 from usx_completion.data.observed import SeenPoints, XrayBody
+from usx_completion.data.setting_checks import check_ranges, check_settings
 from usx_completion.data.spine_sample import SpineSample
 from usx_completion.rigid import rotation_matrix
 
@@ -30,6 +32,11 @@ class PaperXray:
 
     pixel_mm: float = 0.5
     plane: str = "ultrasound"
+
+    def __post_init__(self) -> None:
+        check_settings(self, {"pixel_mm": (0.1, 5.0)})
+        if self.plane not in ("ultrasound", "truth"):
+            raise UsxError(f"X-ray plane {self.plane!r} is unknown; known are ultrasound, truth")
 
 
 @dataclass(frozen=True)
@@ -51,6 +58,13 @@ class RealisticXray:
     lean_deg: float = 1.0
     magnification: float = 0.015
     segmentation: SegmentationErrors = field(default_factory=SegmentationErrors)
+
+    def __post_init__(self) -> None:
+        check_settings(self, {"pixel_mm": (0.1, 5.0), "source_mm": (300.0, 5000.0), "aim_mm": (0.0, 100.0),
+                              "tilt_deg": (0.0, 30.0), "tilt_known": (0.0, 1.0), "left_right_mm": (0.0, 50.0),
+                              "shift_mm": (0.0, 50.0), "turn_deg": (0.0, 30.0), "lean_deg": (0.0, 30.0),
+                              "magnification": (0.0, 0.3)})
+        check_ranges(self, ("source_mm", "left_right_mm"))
 
 
 @dataclass(frozen=True)
