@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from usx_completion.data.crop import MeanChain
 from usx_completion.data.examination import examine, level_samples
+from usx_completion.data.mean_chain import MeanChain
 from usx_completion.data.mesh_spines import MeshFolderSpines
 from usx_completion.data.presets import SampleSettings, preset_named
 from usx_completion.data.spine_sample import centred

@@ -53,6 +53,6 @@ def data_spine(shape_model):
 
 @pytest.fixture(scope="session")
 def data_chain(shape_model):
-    from usx_completion.data.crop import MeanChain
+    from usx_completion.data.mean_chain import MeanChain
 
     return MeanChain.of(shape_model)

@@ -62,9 +62,10 @@ def test_quantiles_are_proof_against_clutter():
     assert normalisation_of(dirty).unit_mm > normalisation_of(points).unit_mm + 100.0
 
 
-@pytest.fixture(scope="module", params=["paper", "realistic"])
+@pytest.fixture(scope="module", params=[("paper", "placed_mean"), ("realistic", "placed_mean"),
+                                        ("realistic", "nearest_mean")], ids="-".join)
 def examined(request, data_spine):
-    sampling = SampleSettings(preset_named(request.param, "placed_mean"), points=256)
+    sampling = SampleSettings(preset_named(*request.param), points=256)
     return sampling, examine(data_spine, sampling, 3)
 
 

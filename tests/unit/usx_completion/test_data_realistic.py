@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 
 from usx_common.levels import LEVELS
 from usx_completion.data.examination import examine, level_samples
-from usx_completion.data.presets import REALISTIC, SampleSettings
+from usx_completion.data.presets import REALISTIC, SampleSettings, preset_named
 from usx_completion.data.sweep_path import (
     Frames,
     SweepSettings,
@@ -189,3 +189,19 @@ def test_an_imperfect_split_brings_neighbours_and_never_uses_the_true_box(data_s
     assert 0.1 < np.mean(foreign) < 0.7
     # the jitter of the split depends on the seed
     assert not np.array_equal(one[0].input.partial, two[0].input.partial)
+
+
+def test_points_shared_out_to_the_nearest_placed_mean_are_each_in_one_level_and_mostly_right(data_spine, data_chain):
+    from usx_completion.data.crop import observed_rows
+
+    preset = preset_named("realistic", "nearest_mean")
+    observed = examine(data_spine, SampleSettings(preset, points=256), 5)
+    rows = observed_rows(observed.seen, observed.bodies, data_chain, preset.crop, np.random.default_rng(0))
+    masks = np.stack([rows[level] for level in LEVELS])
+    assert masks.sum(axis=0).max() == 1
+    owners = observed.seen.owners
+    right = np.sum([masks[index] & (owners == 20 + index) for index in range(5)])
+    assert right > 0.7 * masks.sum() and masks.sum() > 0.85 * np.sum(owners > 0)
+    boxes = observed_rows(observed.seen, observed.bodies, data_chain, REALISTIC.crop, np.random.default_rng(0))
+    in_boxes = np.stack([boxes[level] for level in LEVELS])
+    assert np.sum([in_boxes[index] & (owners == 20 + index) for index in range(5)]) < 0.75 * in_boxes.sum()

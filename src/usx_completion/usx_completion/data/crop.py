@@ -1,7 +1,7 @@
-"""Which part of the spine's partial cloud is one vertebra's input: an axis-aligned box.
+"""Which part of the spine's partial cloud is one vertebra's input.
 
-The paper's box is the true vertebra's own, which tells a network the height and depth of what it has to guess. The
-other rule needs nothing that an examination does not give: the mean vertebra placed on the body seen in the X-ray.
+The paper takes a box around the true vertebra, which tells a network the height and depth of what it has to guess. The
+other rules need nothing that an examination does not give: mean vertebrae placed on the bodies seen in the X-ray.
 """
 
 from __future__ import annotations
@@ -11,31 +11,33 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from usx_common.errors import UsxError
 from usx_common.levels import LEVELS
-from usx_common.transforms import Matrix, make_transform
+from usx_completion.data.mean_chain import MeanChain, meet_points, placed_means
 from usx_completion.data.observed import SeenPoints, XrayBody
+from usx_completion.data.setting_checks import check_settings
 from usx_completion.data.spine_sample import SpineSample
-from usx_completion.data.xray_cloud import bodies_by_level
-from usx_completion.rigid import rotation_matrix
-from usx_completion.shape_model import ShapeModel
 
-RULES = ("truth", "placed_mean")
+RULES = ("truth", "placed_mean", "nearest_mean")
 
 
 @dataclass(frozen=True)
 class CropSettings:
-    """``rule``: "truth" or "placed_mean"; ``margin_mm``: added to each side in x, y, z; ``jitter_mm``: SD of the
-    box's place, an imperfect split into levels (placed_mean only)."""
+    """``rule``: the box of the "truth", the box of the "placed_mean", or points nearer to this level's placed mean
+    than to another's ("nearest_mean") and within ``reach_mm``. ``margin_mm``: added to each side of a box in x, y, z;
+    ``jitter_mm``: SD of each level's place, an imperfect split (not with "truth")."""
 
     rule: str = "truth"
     margin_mm: tuple[float, float, float] = (10.0, 0.0, 0.0)
     jitter_mm: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    reach_mm: float = 12.0
 
     def __post_init__(self) -> None:
         if self.rule not in RULES:
             raise UsxError(f"crop rule {self.rule!r} is unknown; known are {', '.join(RULES)}")
+        check_settings(self, {"margin_mm": (0.0, 100.0), "jitter_mm": (0.0, 30.0), "reach_mm": (1.0, 100.0)})
 
 
 @dataclass(frozen=True)
@@ -57,51 +59,24 @@ def true_boxes(sample: SpineSample, settings: CropSettings) -> dict[str, Box]:
                        sample.meshes[level].vertices.max(axis=0) + margin) for level in LEVELS}
 
 
-@dataclass(frozen=True)
-class MeanChain:
-    """The usual spine: ``means`` level vertices (L, V, 3) mm with the ``body`` mask (V,), and ``tilts`` (L,): rotation
-    of each level about x relative to the line through its neighbours' bodies, rad."""
-
-    means: NDArray[np.float64]
-    body: NDArray[np.bool_]
-    tilts: NDArray[np.float64]
-
-    @classmethod
-    def of(cls, model: ShapeModel) -> MeanChain:
-        """The mean shapes, steps and tilts of a shape model."""
-        pose = make_transform(rotation_matrix(model.tilt_mean[0]), np.zeros(3))
-        chain: list[Matrix] = [pose]
-        for step in model.step_mean:
-            chain.append(chain[-1] @ make_transform(rotation_matrix(step[:3]), step[3:]))
-        about_x = np.array([np.arctan2(matrix[2, 1], matrix[1, 1]) for matrix in chain])
-        return cls(model.means, model.body, about_x - chain_angles(np.stack([matrix[:3, 3] for matrix in chain])))
-
-
-def chain_angles(centres: NDArray) -> NDArray[np.float64]:
-    """(L,) angle about x, rad, of the line through each level's neighbours (L, 3 centres, cranial first) to z."""
-    ahead = np.gradient(centres, axis=0)
-    return np.arctan2(ahead[:, 1], -ahead[:, 2])
-
-
-def placed_boxes(seen: SeenPoints, clouds: Mapping[str, XrayBody], chain: MeanChain, settings: CropSettings,
+def placed_boxes(seen: SeenPoints, bodies: Mapping[str, XrayBody], chain: MeanChain, settings: CropSettings,
                  random: np.random.Generator) -> dict[str, Box]:
     """Boxes of the mean vertebrae placed on the X-ray's bodies: from the observations and the population alone."""
-    centres = bodies_by_level(clouds)
-    tilts = chain.tilts + chain_angles(centres)
+    placed = placed_means(seen, bodies, chain, settings.jitter_mm, random)
     margin = np.asarray(settings.margin_mm)
-    boxes = {}
-    for index, level in enumerate(LEVELS):
-        turned = chain.means[index] @ rotation_matrix(np.array([tilts[index], 0.0, 0.0])).T
-        body = turned[chain.body]
-        offset = centres[index] - 0.5 * (body.min(axis=0) + body.max(axis=0))
-        offset[0] = _middle(seen.points, centres[index])
-        offset = offset + np.asarray(settings.jitter_mm) * random.standard_normal(3)
-        boxes[level] = Box(turned.min(axis=0) + offset - margin, turned.max(axis=0) + offset + margin)
-    return boxes
+    return {level: Box(vertices.min(axis=0) - margin, vertices.max(axis=0) + margin)
+            for level, vertices in placed.items()}
 
 
-def _middle(points: NDArray, centre: NDArray, reach_mm: float = 22.0) -> float:
-    """Left-right middle of the ultrasound behind a body; that of the whole sweep where little was seen there."""
-    near = points[np.abs(points[:, 2] - centre[2] + 10.0) < reach_mm, 0]
-    x = near if len(near) >= 100 else points[:, 0]
-    return float(np.quantile(x, (0.03, 0.97)).mean()) if len(x) else float(centre[0])
+def observed_rows(seen: SeenPoints, bodies: Mapping[str, XrayBody], chain: MeanChain, settings: CropSettings,
+                  random: np.random.Generator) -> dict[str, NDArray[np.bool_]]:
+    """Level -> (N,) mask of its points by the rules that do not know the truth."""
+    if settings.rule != "nearest_mean":
+        boxes = placed_boxes(seen, bodies, chain, settings, random)
+        return {level: box.holds(seen.points) for level, box in boxes.items()}
+    placed = placed_means(seen, bodies, chain, settings.jitter_mm, random)
+    arches = [placed[level][~chain.body][::2] for level in LEVELS]
+    tree = cKDTree(np.concatenate(arches))
+    numbers = np.r_[np.repeat(np.arange(len(LEVELS)), [len(arch) for arch in arches]), -1]
+    _, nearest = tree.query(meet_points(tree, seen.points), distance_upper_bound=settings.reach_mm)
+    return {level: numbers[nearest] == index for index, level in enumerate(LEVELS)}

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from usx_common.levels import LEVELS, label_of_level
 from usx_common.meshes import Mesh
 from usx_common.transforms import Matrix
-from usx_completion.data.crop import Box, MeanChain, placed_boxes, true_boxes
+from usx_completion.data.crop import Box, observed_rows, true_boxes
+from usx_completion.data.mean_chain import MeanChain
 from usx_completion.data.normalisation import Normalisation, normalisation_of
 from usx_completion.data.observed import SeenPoints, XrayBody
 from usx_completion.data.presets import Preset, SampleSettings
@@ -82,14 +83,16 @@ def _xray(sample: SpineSample, seen: SeenPoints, preset: Preset, sizes: CloudSiz
 
 def level_inputs(observed: Examination, settings: SampleSettings, chain: MeanChain, seed: int,
                  boxes: Mapping[str, Box] | None = None) -> dict[str, LevelInput]:
-    """Inputs of the levels with enough points in their boxes; ``boxes`` None: those of the placed mean."""
+    """Inputs of the levels with enough points in their ``boxes``, or (None) by the rules that need no truth."""
     random = np.random.default_rng(np.random.SeedSequence([0x43524F50, seed]))
     if boxes is None:
-        boxes = placed_boxes(observed.seen, observed.bodies, chain, settings.preset.crop, random)
+        rows_of = observed_rows(observed.seen, observed.bodies, chain, settings.preset.crop, random)
+    else:
+        rows_of = {level: box.holds(observed.seen.points) for level, box in boxes.items()}
     needed = settings.points if settings.drops.sparse else settings.drops.smallest
     inputs = {}
     for level in LEVELS:
-        mine = observed.seen.chosen(boxes[level].holds(observed.seen.points))
+        mine = observed.seen.chosen(rows_of[level])
         if len(mine.points) < needed:
             continue
         frame = normalisation_of(mine.points, settings.preset.normalisation)

@@ -17,9 +17,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from usx_common.errors import UsxError
-from usx_completion.data.crop import RULES, MeanChain
+from usx_completion.data.crop import RULES
 from usx_completion.data.dataset import Dataset, from_samples
 from usx_completion.data.examination import Examination, LevelSample, examine, level_samples
+from usx_completion.data.mean_chain import MeanChain
 from usx_completion.data.presets import PRESETS, DropRules, SampleSettings, preset_named
 from usx_completion.data.spine_sample import SpineSample, centred
 from usx_completion.data.spine_source import SourceChoice, SpineSource, open_source

@@ -11,8 +11,9 @@ import matplotlib.pyplot as plt
 from rich.console import Console
 
 from usx_common.errors import UsxError
-from usx_completion.data.crop import RULES, MeanChain
+from usx_completion.data.crop import RULES
 from usx_completion.data.examination import LevelSample, examine, level_samples
+from usx_completion.data.mean_chain import MeanChain
 from usx_completion.data.pictures import draw_inputs, draw_spines
 from usx_completion.data.presets import PRESETS, SampleSettings, preset_named
 from usx_completion.data.spine_sample import centred
