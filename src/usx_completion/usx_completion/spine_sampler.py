@@ -79,11 +79,12 @@ class SpineSampler:
         scores *= self.settings.modes * np.asarray(spread.mode_scale)[:, None]
         correlation = np.full(3 * self.basis.shape[1], spread.process_correlation)
         weights = _shared(random, count, correlation).reshape(count, -1, 3).astype(np.float32)
-        fields = self.basis @ np.moveaxis(weights, 0, 1).reshape(self.basis.shape[1], -1)
+        # einsum, not @: BLAS rounds float32 sums otherwise with another number of threads
+        fields = np.einsum("vr,rc->vc", self.basis, np.moveaxis(weights, 0, 1).reshape(self.basis.shape[1], -1))
         fields = np.moveaxis(fields.reshape(-1, count, 3), 1, 0).reshape(count, -1, 1)
-        fields -= self.rigid @ (np.swapaxes(self.rigid, 1, 2) @ fields)
+        fields -= np.einsum("lki,li->lk", self.rigid, np.einsum("lki,lkc->li", self.rigid, fields))[..., None]
         fields *= np.float32(self.settings.process) * np.asarray(spread.process_sd_mm, np.float32)[:, None, None]
-        offsets = scores.astype(np.float32) @ self.modes + fields[..., 0]
+        offsets = np.einsum("lk,kn->ln", scores.astype(np.float32), self.modes) + fields[..., 0]
         return model.means + offsets.reshape(count, -1, 3)
 
     def normals(self, shapes: NDArray) -> NDArray[np.float64]:

@@ -119,7 +119,7 @@ def test_a_cone_beam_magnifies_a_sphere_as_tangents_do():
 
 def test_errors_of_the_place_stay_within_their_bounds():
     sample, _ = spheres()
-    settings = replace(FLAWLESS, left_right_mm=(8.0, 10.0))
+    settings = replace(FLAWLESS, left_right_mm=(8.0, 10.0), pixel_mm=2.0)
     places = [cone_beam_clouds(sample, SEEN, settings, CloudSizes(64, 32), np.random.default_rng(seed))["L3"].filled
               [:, 0].mean() for seed in range(40)]
     errors = np.asarray(places) - 3.0
@@ -128,7 +128,7 @@ def test_errors_of_the_place_stay_within_their_bounds():
 
 def test_the_tilt_stays_below_8_degrees_and_shows_in_the_plane_when_known():
     sample, _ = spheres()
-    settings = replace(FLAWLESS, tilt_deg=8.0, tilt_known=1.0)
+    settings = replace(FLAWLESS, tilt_deg=8.0, tilt_known=1.0, pixel_mm=2.0)
     angles = []
     for seed in range(30):
         clouds = cone_beam_clouds(sample, SEEN, settings, CloudSizes(200, 32), np.random.default_rng(seed))
@@ -149,3 +149,11 @@ def test_the_realistic_bodies_of_a_spine_are_near_the_true_ones(data_spine):
         assert np.linalg.norm(shift) < 25.0
         area = ConvexHull(clouds[level].outline[:, 1:]).volume / ConvexHull(body).volume
         assert 0.6 < area < 1.4
+
+
+def test_the_same_seed_gives_the_same_bytes_every_time(data_spine):
+    def everything():
+        clouds = cone_beam_clouds(data_spine, SEEN, RealisticXray(), SIZES, np.random.default_rng(3))
+        return b"".join(part.tobytes() for level in LEVELS for part in vars(clouds[level]).values())
+
+    assert len({everything() for _ in range(6)}) == 1

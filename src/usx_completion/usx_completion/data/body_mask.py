@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter, map_coordinates
+from scipy.ndimage import distance_transform_edt, gaussian_filter, map_coordinates
 
 from usx_common.errors import UsxError
 from usx_completion.data.raster import nearest_surface
@@ -105,8 +105,8 @@ def filling(mask: BodyMask, count: int, random: np.random.Generator) -> NDArray[
 
 def _signed_distance(inside: NDArray[np.uint8]) -> NDArray[np.float64]:
     """Distance in pixels to the border halfway between the pixels inside and outside; positive inside."""
-    inner = cv2.distanceTransform(inside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE).astype(np.float64)
-    outer = cv2.distanceTransform(1 - inside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE).astype(np.float64)
+    # not OpenCV's, which rounds differently from run to run
+    inner, outer = distance_transform_edt(inside), distance_transform_edt(1 - inside)
     return np.where(inside > 0, inner - 0.5, 0.5 - outer)
 
 

@@ -83,7 +83,7 @@ class _Plane:
     axes: NDArray[np.float64]
 
     def lift(self, flat: NDArray) -> NDArray[np.float64]:
-        return self.origin + flat @ self.axes
+        return self.origin + flat[:, :1] * self.axes[0] + flat[:, 1:] * self.axes[1]
 
 
 def orthographic_clouds(sample: SpineSample, seen: SeenPoints, settings: PaperXray, sizes: CloudSizes,
