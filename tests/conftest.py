@@ -7,7 +7,15 @@ import random
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
+# The same examples in every run; `--hypothesis-profile explore` looks for others.
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.register_profile("explore", deadline=None)
+settings.load_profile("repeatable")
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # workers inherit the environment, but must not meet on one domain
+    os.environ.pop("ROS_DOMAIN_ID", None)
 os.environ.setdefault("ROS_DOMAIN_ID", str(random.SystemRandom().randint(1, 200)))
 os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
 
@@ -19,6 +27,18 @@ if hook is not None:
     hook.install()
 
 REAL_DATA = {"run": 0, "skipped": 0}
+# Tests of processes that wait for each other: one after the other, beside tests that only compute.
+PROCESSES = ("nodes", "system", "unit/usx_runtime", "unit/usx_viewer", "unit/workspace",
+             "unit/usx_xray/test_storage.py", "real/test_spine_phantom_node.py", "real/test_spine_phantom_launch.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where tests run in parallel (pytest-xdist, `--dist loadgroup`): which of them stay in one worker, in order."""
+    tests = Path(__file__).parent
+    for item in items:
+        path = item.path.relative_to(tests).as_posix()
+        group = "processes" if path.startswith(PROCESSES) else path
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")

@@ -16,13 +16,16 @@ setup(
         (f"share/{PACKAGE}", ["package.xml"]),
     ],
     python_requires=">=3.10",
-    install_requires=['numpy>=1.26', 'scipy>=1.11', 'numba>=0.59', 'safetensors>=0.4', 'rich>=13'],
+    install_requires=['numpy>=1.26', 'scipy>=1.11', 'numba>=0.59', 'safetensors>=0.4', 'rich>=13', 'h5py>=3.8',
+                      'opencv-python-headless>=4.8', 'matplotlib>=3.7'],
     zip_safe=False,
     entry_points={
         "console_scripts": [
             "completion_node = usx_completion.node:main",
             "build_shape_model = usx_completion.build_shape_model:main",
             "shape_report = usx_completion.shape_report:main",
+            "make_dataset = usx_completion.data.generate:main",
+            "dataset_report = usx_completion.data.report:main",
         ],
     },
 )

@@ -81,12 +81,19 @@ class Worker(Generic[Item]):
             try:
                 self._handle(item)
             except Exception as error:
-                if self._on_error is None:
-                    threading.excepthook(threading.ExceptHookArgs((type(error), error, error.__traceback__,
-                                                                   threading.current_thread())))
-                else:
-                    self._on_error(item, error)
+                self._tell(item, error)
             finally:
                 with self._changed:
                     self._busy = False
                     self._changed.notify_all()
+
+    def _tell(self, item: Item, error: Exception) -> None:
+        """Hand an error over; where nobody takes it, or taking it fails, Python's hook for threads prints it."""
+        if self._on_error is not None:
+            try:
+                self._on_error(item, error)
+                return
+            except Exception as another:
+                error = another
+        threading.excepthook(threading.ExceptHookArgs((type(error), error, error.__traceback__,
+                                                       threading.current_thread())))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ from safetensors.numpy import save
 from usx_common.errors import UsxError
 from usx_common.levels import LEVELS
 from usx_common.meshes import Mesh
+from usx_completion.spread import Spread
 
 FORMAT = "usx statistical shape model 1"
 PACKAGED = Path(__file__).parent / "models" / "lumbar_shape_model.safetensors"
@@ -40,7 +41,8 @@ class ShapeModel:
     ``mode_sd`` (L, K), each level's standard deviation of that mode's coefficient; ``mode_correlation`` (K,), between
     levels of one spine; ``residual_sd`` (L, V), what the modes leave over along the normal; ``body`` (V,) mask of the
     vertebral body; ``step_mean`` and ``step_sd`` (L - 1, 6), rotation vector and translation of the next caudal level
-    in a level's frame; ``tilt_mean`` and ``tilt_sd`` (L, 3), rotation vector of a level in the spine's frame.
+    in a level's frame; ``tilt_mean`` and ``tilt_sd`` (L, 3), rotation vector of a level in the spine's frame;
+    ``spread``: the amplitudes of sampled shapes (in the file's metadata; a default where it names none).
     """
 
     faces: NDArray[np.int32]
@@ -54,6 +56,7 @@ class ShapeModel:
     step_sd: NDArray[np.float64]
     tilt_mean: NDArray[np.float64]
     tilt_sd: NDArray[np.float64]
+    spread: Spread = field(default_factory=Spread)
 
     @property
     def mode_count(self) -> int:
@@ -83,7 +86,7 @@ _USED: dict[str, type] = {"faces": np.int32, "body": np.bool_}
 def save_shape_model(path: Path, model: ShapeModel, metadata: Mapping[str, str]) -> None:
     """Write a model. ``metadata`` must name ``seeds``, ``count``, ``generator_version``; format and hash are added."""
     arrays = {name: np.ascontiguousarray(getattr(model, name), dtype=kind) for name, kind in _STORED.items()}
-    complete = {**metadata, "format": FORMAT, "sha256": content_hash(arrays)}
+    complete = {**metadata, "spread": model.spread.to_json(), "format": FORMAT, "sha256": content_hash(arrays)}
     missing = [name for name in REQUIRED_METADATA if name not in complete]
     if missing:
         raise UsxError(f"the shape model's metadata lack {', '.join(missing)}")
@@ -105,7 +108,11 @@ def load_shape_model(path: Path = PACKAGED) -> tuple[ShapeModel, dict[str, str]]
         raise BadModel(f"{path} is corrupt: its content does not match its SHA-256; build it again")
     _check_shapes(path, arrays)
     used: dict[str, NDArray] = {name: array.astype(_USED.get(name, np.float64)) for name, array in arrays.items()}
-    return ShapeModel(**used), metadata
+    try:
+        spread = Spread.from_json(metadata["spread"]) if "spread" in metadata else Spread()
+    except UsxError as error:
+        raise BadModel(f"{path}: {error}") from error
+    return ShapeModel(**used, spread=spread), metadata
 
 
 def content_hash(arrays: Mapping[str, NDArray]) -> str:

@@ -1,12 +1,14 @@
 """Cone-beam CT of a scene: a volume of Hounsfield units, and its files as a DICOM CT series.
 
 The grid's axes are those of the patient (LPS); z runs from feet to head. The reconstructed field is a cylinder about
-the middle of the label map; outside it there is air, as devices fill it.
+the middle of the label map; outside it there is the fill value, air, as devices write it. Bone comes from the scene's
+CT where it has one and from the label map otherwise. The image is made without projections: noise, cupping and the
+brightening of truncated projections (Ohnesorge et al., Med. Phys. 27, 39, 2000) are added to it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,17 @@ from scipy import ndimage
 from usx_common.transforms import apply, invert
 from usx_common.volumes import Volume, VolumeGrid
 from usx_phantom.checks import check_range, check_whole
-from usx_phantom.density import BadScene, Material, XrayScene, bone_excess, gas_pockets, label_bounds
+from usx_phantom.ct_density import beside, ct_part, trunk_hounsfield
+from usx_phantom.density import (
+    BadScene,
+    Ellipsoid,
+    Material,
+    XrayScene,
+    bone_excess,
+    check_upright,
+    gas_pockets,
+    label_bounds,
+)
 from usx_phantom.dicom_common import CannotWrite, decimal, digest, make_uid, new_dataset, save, set_pixels
 
 AIR = -1000.0
@@ -31,7 +43,8 @@ MOST_VOXELS = 200_000_000
 class CbctSettings:
     """Grid and quality: `spacing` mm (isotropic), `diameter` of the reconstructed cylinder mm, `margin` mm above and
     below the labels, `blur` mm (one sd of the point spread), `noise` HU (one sd in the middle), `cupping` HU that are
-    missing in the middle."""
+    missing in the middle, `truncation` HU that are too many at the cylinder's rim where the body reaches beyond it,
+    falling to 1/e over `truncation_depth` mm."""
 
     spacing: float = 1.0
     diameter: float = 240.0
@@ -39,25 +52,31 @@ class CbctSettings:
     blur: float = 0.5
     noise: float = 38.0
     cupping: float = 30.0
+    truncation: float = 60.0
+    truncation_depth: float = 7.0
     material: Material = field(default_factory=Material)
 
     def __post_init__(self) -> None:
         for name, low, high in (("spacing", 0.1, 10.0), ("diameter", 20.0, 600.0), ("margin", 0.0, 300.0),
-                                ("blur", 0.0, 5.0), ("noise", 0.0, 500.0), ("cupping", 0.0, 500.0)):
+                                ("blur", 0.0, 5.0), ("noise", 0.0, 500.0), ("cupping", 0.0, 500.0),
+                                ("truncation", 0.0, 1000.0), ("truncation_depth", 0.5, 100.0)):
             check_range(f"CBCT {name}", getattr(self, name), low, high)
 
 
 def simulate(scene: XrayScene, settings: CbctSettings | None = None, seed: int = 0) -> Volume:
     """Volume of HU (int16) of a scene. The same scene, settings and seed give the same voxels.
 
-    Raises BadScene for an empty label map or a grid of more than 200 million voxels, BadSettings for a bad seed.
+    Raises BadScene for an empty, transposed or broken label map or CT and for a grid of more than 200 million voxels,
+    BadSettings for a bad seed.
     """
     settings, seed = settings or CbctSettings(), check_whole("CBCT seed", seed)
+    check_upright(scene.labelmap)
     grid = plan_grid(scene.labelmap, settings)
-    hounsfield = soft_tissue(scene, grid, settings.material, seed)
-    _add_bone(hounsfield, grid, bone_excess(scene.labelmap, settings.material, seed))
+    hounsfield = _body(scene, grid, settings, seed)
     if settings.blur > 0:
         ndimage.gaussian_filter(hounsfield, settings.blur / settings.spacing, output=hounsfield)
+    if settings.truncation > 0:
+        _brighten_rim(hounsfield, grid, settings)
     radius = _distance_from_axis(grid) / (settings.diameter / 2.0)
     hounsfield -= (settings.cupping * (1.0 - np.minimum(radius, 1.0) ** 2)).astype(np.float32)
     hounsfield += _noise(hounsfield.shape, settings, seed) * (1.15 - 0.35 * np.minimum(radius, 1.0)).astype(np.float32)
@@ -76,24 +95,42 @@ def plan_grid(labelmap: Volume, settings: CbctSettings) -> VolumeGrid:
     return VolumeGrid(origin, np.full(3, settings.spacing), tuple(size.tolist()))
 
 
-def soft_tissue(scene: XrayScene, grid: VolumeGrid, material: Material, seed: int) -> NDArray[np.float32]:
-    """(z, y, x) HU without bone: air around the trunk, fat under the skin of the back, muscle, gas."""
-    nx, ny, nz = grid.size
-    x = grid.origin[0] + np.arange(nx) * grid.spacing[0]
-    y = grid.origin[1] + np.arange(ny) * grid.spacing[1]
-    hounsfield = np.empty((nz, ny, nx), dtype=np.float32)
+def _body(scene: XrayScene, grid: VolumeGrid, settings: CbctSettings, seed: int) -> NDArray[np.float32]:
+    """(z, y, x) HU of trunk, gas and bone, or of the scene's CT within the trunk."""
+    part = ct_part(scene, settings.material, fat=True)
     pockets = gas_pockets(scene.labelmap, seed)
-    plane = np.stack([*np.meshgrid(x, y), np.zeros((ny, nx))], axis=-1).reshape(-1, 3)
-    for k in range(nz):
-        plane[:, 2] = grid.origin[2] + k * grid.spacing[2]
-        depth = scene.skin.height(plane[:, 0], plane[:, 2]) - plane[:, 1]
-        values = np.where(depth < material.fat_thickness, material.fat, material.soft)
-        for pocket in pockets:
-            if abs(plane[0, 2] - pocket.centre[2]) <= pocket.half_axes[2]:
-                values[pocket.inside(plane)] = material.gas
-        values[~scene.skin.inside(plane)] = AIR
-        hounsfield[k] = values.reshape(ny, nx)
+    material = settings.material
+    if part is not None:
+        material, pockets = replace(material, soft=part.soft), beside(pockets, part.grid)
+    hounsfield = trunk_hounsfield(scene.skin, grid, material, fat=True)
+    _add_gas(hounsfield, grid, pockets, material)
+    if part is not None:
+        _add(hounsfield, grid, Volume(part.hounsfield - part.trunk, part.grid))
+    else:
+        _add(hounsfield, grid, bone_excess(scene.labelmap, material, seed))
     return hounsfield
+
+
+def _add_gas(hounsfield: NDArray[np.float32], grid: VolumeGrid, pockets: tuple[Ellipsoid, ...],
+             material: Material) -> None:
+    """Put gas into the body, in place."""
+    x, y, z = (grid.origin[a] + np.arange(grid.size[a]) * grid.spacing[a] for a in range(3))
+    for pocket in pockets:
+        for k in np.flatnonzero(np.abs(z - pocket.centre[2]) <= pocket.half_axes[2]):
+            plane = np.stack([*np.meshgrid(x, y), np.full((len(y), len(x)), z[k])], axis=-1)
+            where = pocket.inside(plane) & (hounsfield[k] > AIR)
+            hounsfield[k][where] = material.gas
+
+
+def _brighten_rim(hounsfield: NDArray[np.float32], grid: VolumeGrid, settings: CbctSettings) -> None:
+    """Add what truncated projections leave at the rim, in place: only where there is body at the rim."""
+    radius, distance = settings.diameter / 2.0, _distance_from_axis(grid)
+    outwards = 0.97 * radius / np.maximum(distance, grid.spacing[0])
+    row, column = (np.clip(np.rint(m + (i - m) * outwards), 0, n - 1).astype(int) for i, m, n in zip(
+        np.indices(distance.shape), (np.array(distance.shape) - 1) / 2.0, distance.shape, strict=True))
+    rise = settings.truncation * np.exp((np.minimum(distance, radius) - radius) / settings.truncation_depth)
+    for plane in hounsfield:
+        plane += np.where(plane[row, column] > 0.5 * AIR, rise, 0.0).astype(np.float32)
 
 
 def write_series(volume: Volume, folder: str | Path, seed: int = 0) -> list[Path]:
@@ -144,8 +181,8 @@ def _slice(volume: Volume, k: int, content: str, seed: int) -> Dataset:
     return dataset
 
 
-def _add_bone(hounsfield: NDArray[np.float32], grid: VolumeGrid, bone: Volume) -> None:
-    """Add the HU of bone above soft tissue, averaged over each voxel's height and width, in place."""
+def _add(hounsfield: NDArray[np.float32], grid: VolumeGrid, bone: Volume) -> None:
+    """Add the HU of bone or CT above the trunk's, averaged over each voxel's height and width, in place."""
     ratio = grid.spacing / bone.grid.spacing
     values = bone.values
     if (ratio > 1.0).any():  # coarser voxels average what lies in them

@@ -1,7 +1,7 @@
 """Density of a scene in Hounsfield units: bone with cortex and spongiosa from the label map, soft tissue, bowel gas.
 
 Shared by the radiograph and the CBCT, so that both show the same patient. HU = 1000 (mu / mu_water - 1).
-Values: cortical bone about 1000-1300 HU after partial volume, lumbar spongiosa 100-300 HU (Schreiber et al.,
+Values: cortical bone about 1000-1300 HU after partial volume, lumbar spongiosa 100-250 HU (Schreiber et al.,
 "Hounsfield units for assessing bone mineral density and strength", JBJS 2011), muscle 50, fat -100, air -1000.
 """
 
@@ -19,6 +19,8 @@ from usx_common.errors import UsxError
 from usx_common.volumes import Volume, VolumeGrid
 from usx_phantom.scatter import TEXTURE_SIZE, texture_lattice
 
+BODY_CORE = 9.0  # mm below the surface, which only vertebral bodies reach
+BODY_REACH = 6.0  # mm by which a body's corners lie further from that core than its faces
 MARGIN = 3.0  # mm around the bones; the density is zero beyond
 MOST_VOXELS = 400_000_000
 
@@ -51,15 +53,18 @@ class XrayScene(Protocol):
 
 @dataclass(frozen=True)
 class Material:
-    """HU of the tissues and mm of the cortical shell."""
+    """HU of the tissues and mm of the cortical shell: `body_shell` on vertebral bodies, `shell` on all else, where
+    the spongiosa is denser by `arch_excess`."""
 
     soft: float = 45.0
     fat: float = -95.0
     fat_thickness: float = 9.0
     gas: float = -960.0
-    spongiosa: float = 240.0
+    spongiosa: float = 160.0
+    arch_excess: float = 140.0
     cortex: float = 1250.0
-    shell: float = 1.1
+    shell: float = 1.0
+    body_shell: float = 0.6
     texture: float = 70.0  # one sd of the spongiosa's pattern
 
 
@@ -98,10 +103,25 @@ def bone_excess(labelmap: Volume, material: Material, seed: int) -> Volume:
     depth = depth + np.float32(half_voxel)  # it runs from the outermost voxel centres, the surface lies beyond
     depth = ndimage.gaussian_filter(depth, 0.7)
     share = np.clip(depth / (2.0 * half_voxel) + 0.5, 0.0, 1.0)
-    inner = np.clip((depth - material.shell) / 0.8 + 0.5, 0.0, 1.0)
-    spongiosa = material.spongiosa + material.texture * _pattern(mask.shape, grid, seed)
+    arch = _arch_share(depth, grid)
+    shell = material.body_shell + arch * np.float32(material.shell - material.body_shell)
+    inner = np.clip((depth - shell) / 0.8 + 0.5, 0.0, 1.0)
+    spongiosa = material.spongiosa + arch * np.float32(material.arch_excess)
+    spongiosa += np.float32(material.texture) * _pattern(mask.shape, grid, seed)
     hounsfield = material.cortex + inner * (spongiosa - material.cortex)
     return Volume(np.ascontiguousarray(share * (hounsfield - material.soft), dtype=np.float32), grid)
+
+
+def _arch_share(depth: NDArray[np.float32], grid: VolumeGrid) -> NDArray[np.float32]:
+    """1 in posterior elements and other thin bone, 0 in vertebral bodies (z, y, x): far from what is deep inside."""
+    core = depth > BODY_CORE
+    if not core.any():
+        return np.ones(depth.shape, np.float32)
+    image = sitk.GetImageFromArray(core.astype(np.uint8))
+    image.SetSpacing(grid.spacing.tolist())
+    beyond = sitk.GetArrayFromImage(sitk.SignedMaurerDistanceMap(image, False, False, True))
+    share: NDArray[np.float32] = np.clip((beyond - np.float32(BODY_CORE + BODY_REACH)) / np.float32(4.0), 0.0, 1.0)
+    return share
 
 
 def gas_pockets(labelmap: Volume, seed: int, count: int = 7) -> tuple[Ellipsoid, ...]:
@@ -124,14 +144,38 @@ def label_bounds(labelmap: Volume) -> tuple[NDArray[np.float64], NDArray[np.floa
     return grid.origin, grid.origin + grid.spacing * (np.array(grid.size) - 1)
 
 
+def check_axes(what: str, grid: VolumeGrid) -> None:
+    """Raise BadScene unless the grid's axes are the patient's and its place is finite."""
+    if not np.allclose(grid.direction, np.eye(3), atol=1e-6):
+        raise BadScene(f"the axes of {what} are not those of the patient (LPS): resample it to direction identity")
+    if not (np.isfinite(grid.origin).all() and np.isfinite(grid.spacing).all()):
+        raise BadScene(f"origin {grid.origin} or spacing {grid.spacing} of {what} is not finite")
+
+
+def check_upright(labelmap: Volume) -> None:
+    """Raise BadScene unless the levels (labels 1..25 from the neck down) follow each other from head to feet.
+
+    A transposed or flipped label map of several levels is caught; one of a single level cannot be.
+    """
+    values = np.asarray(labelmap.values)
+    levels = [int(label) for label in np.unique(values) if 1 <= label <= 25]
+    if len(levels) < 2:
+        return
+    first, last = (np.mean(np.nonzero(values == label), axis=1) for label in (levels[0], levels[-1]))
+    upwards = (first - last)[::-1] * labelmap.grid.spacing
+    if np.abs(upwards).argmax() != 2 or upwards[2] < 0:
+        raise BadScene(f"label {levels[-1]} lies at {np.round(-upwards, 1).tolist()} mm (left, back, up) from label "
+                       f"{levels[0]}, but it must lie below it: the label map is transposed or flipped")
+
+
 def _crop(labelmap: Volume, margin: float = MARGIN) -> tuple[NDArray[np.bool_], VolumeGrid]:
     """The labelled part of a label map with a margin of empty voxels: mask (z, y, x) and its grid."""
     grid = labelmap.grid
-    if not np.allclose(grid.direction, np.eye(3), atol=1e-6):
-        raise BadScene("the label map's axes are not those of the patient (LPS): resample it to direction identity")
-    if not (np.isfinite(grid.origin).all() and np.isfinite(grid.spacing).all()):
-        raise BadScene(f"the label map's origin {grid.origin} or spacing {grid.spacing} is not finite")
-    mask = np.asarray(labelmap.values) > 0
+    check_axes("the label map", grid)
+    values = np.asarray(labelmap.values)
+    if not np.isfinite(values).all():
+        raise BadScene("the label map holds values that are not finite: labels are whole numbers, 0 is no bone")
+    mask = values > 0
     if not mask.any():
         raise BadScene("the label map holds no label: there is no bone to image")
     pad = np.ceil(margin / grid.spacing).astype(int)[::-1]

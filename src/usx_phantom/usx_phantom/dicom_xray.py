@@ -17,15 +17,18 @@ from usx_phantom.xray import Radiograph
 
 # DICOM CID 4030 and CID 4010 (SNOMED codes) of what is shown and how
 LUMBAR_SPINE = ("122496007", "SCT", "Lumbar spine")
-LEFT_LATERAL = ("399198007", "SCT", "left lateral")
-RIGHT_LATERAL = ("399173006", "SCT", "right lateral")
+LEFT_LATERAL = ("399173006", "SCT", "left lateral")
+RIGHT_LATERAL = ("399198007", "SCT", "right lateral")
+KILOVOLTS = 90
+MILLIAMPERES, MILLISECONDS = 100, 200
 
 
 def write(radiograph: Radiograph, path: str | Path) -> None:
     """Write a radiograph as a DX file; the same radiograph gives the same bytes. Raises CannotWrite naming the file.
 
-    The file tells what a real device tells: distances source-detector and source-isocentre, detector spacing,
-    positioner angles, view and patient orientation. The place of the device in the room it does not tell.
+    The file tells what a real device tells: distances source-detector and source-isocentre, detector spacing, size
+    and origin, positioner angles, view and patient orientation, exposure. The place of the device in the room it does
+    not tell.
     """
     save(to_dataset(radiograph), Path(path))
 
@@ -45,6 +48,7 @@ def to_dataset(radiograph: Radiograph) -> Dataset:
     dataset.ImageType = ["ORIGINAL", "PRIMARY", ""]
     _add_anatomy(dataset, radiograph)
     _add_geometry(dataset, radiograph)
+    _add_exposure(dataset, radiograph)
     _add_grey_scale(dataset, radiograph)
     set_pixels(dataset, radiograph.pixels, settings.bits_stored)
     return dataset
@@ -64,6 +68,7 @@ def _add_anatomy(dataset: Dataset, radiograph: Radiograph) -> None:
 
 
 def _add_geometry(dataset: Dataset, radiograph: Radiograph) -> None:
+    """Positioner and detector (DX Positioning and DX Detector modules, PS3.3 C.8.11.4 and C.8.11.5)."""
     settings = radiograph.settings
     sid, sod, spacing = settings.source_to_detector, settings.source_to_isocentre, settings.spacing
     side = 1.0 if settings.detector_side == "left" else -1.0
@@ -72,12 +77,17 @@ def _add_geometry(dataset: Dataset, radiograph: Radiograph) -> None:
     dataset.EstimatedRadiographicMagnificationFactor = decimal(sid / sod)
     dataset.ImagerPixelSpacing = [decimal(spacing), decimal(spacing)]
     dataset.DetectorElementSpacing = [decimal(spacing), decimal(spacing)]
+    dataset.DetectorElementPhysicalSize = [decimal(spacing), decimal(spacing)]
     dataset.DetectorType = "SCINTILLATOR"
     dataset.DetectorConfiguration = "AREA"
+    dataset.DetectorID = "0"
+    dataset.DetectorBinning = ["1", "1"]
+    # along rows of pixels and along columns last, as with all pairs of DICOM
     dataset.DetectorActiveShape = "RECTANGLE"
     dataset.DetectorActiveDimensions = [decimal(settings.rows * spacing), decimal(settings.columns * spacing)]
+    dataset.DetectorActiveOrigin = ["0", "0"]
     dataset.FieldOfViewShape = "RECTANGLE"
-    dataset.FieldOfViewDimensions = [round(settings.columns * spacing), round(settings.rows * spacing)]
+    dataset.FieldOfViewDimensions = [round(settings.rows * spacing), round(settings.columns * spacing)]
     dataset.FieldOfViewOrigin = ["0", "0"]
     dataset.FieldOfViewRotation = "0"
     dataset.FieldOfViewHorizontalFlip = "NO"
@@ -85,9 +95,30 @@ def _add_geometry(dataset: Dataset, radiograph: Radiograph) -> None:
     # from the patient's front (0) to the left (+90): the detector's side of the central ray
     dataset.PositionerPrimaryAngle = decimal(side * 90.0 + settings.primary_angle)
     dataset.PositionerSecondaryAngle = decimal(_cranial_angle(radiograph))
-    dataset.KVP = "90"
-    dataset.ExposureTime, dataset.XRayTubeCurrent, dataset.Exposure = 200, 100, 20
-    dataset.Grid = "NONE"
+    if settings.collimator is not None:
+        _add_collimator(dataset, radiograph)
+
+
+def _add_collimator(dataset: Dataset, radiograph: Radiograph) -> None:
+    """Pixels of the collimator's edges (X-Ray Collimator module, PS3.3 C.8.7.3), counted from 1."""
+    settings = radiograph.settings
+    width, height = (length / settings.spacing for length in settings.collimator or ())
+    dataset.CollimatorShape = "RECTANGULAR"
+    dataset.CollimatorLeftVerticalEdge = round((settings.columns + 1 - width) / 2.0)
+    dataset.CollimatorRightVerticalEdge = round((settings.columns + 1 + width) / 2.0)
+    dataset.CollimatorUpperHorizontalEdge = round((settings.rows + 1 - height) / 2.0)
+    dataset.CollimatorLowerHorizontalEdge = round((settings.rows + 1 + height) / 2.0)
+
+
+def _add_exposure(dataset: Dataset, radiograph: Radiograph) -> None:
+    """Tube and grid (X-Ray Generation and X-Ray Grid modules, PS3.3 C.8.7.9 and C.8.7.11)."""
+    dataset.KVP = str(KILOVOLTS)
+    dataset.XRayTubeCurrent, dataset.ExposureTime = MILLIAMPERES, MILLISECONDS
+    dataset.XRayTubeCurrentInuA, dataset.ExposureTimeInuS = decimal(MILLIAMPERES * 1e3), decimal(MILLISECONDS * 1e3)
+    dataset.Exposure = round(MILLIAMPERES * MILLISECONDS / 1000)
+    dataset.ExposureInuAs = MILLIAMPERES * MILLISECONDS
+    dataset.FocalSpots = decimal(radiograph.settings.focal_spot)
+    dataset.Grid = ["FIXED", "PARALLEL"] if radiograph.settings.scatter < 1.5 else "NONE"
 
 
 def _add_grey_scale(dataset: Dataset, radiograph: Radiograph) -> None:

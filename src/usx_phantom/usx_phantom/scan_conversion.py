@@ -45,6 +45,11 @@ class ScanConverter:
         self._line = np.clip(line[inside], 0, lines - 1).astype(np.float32)
         self._sample = np.clip(sample[inside], 0, samples - 1).astype(np.float32)
 
+    @property
+    def places(self) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.float32]]:
+        """Of every pixel in the fan, (N,) each: its index in the flat picture, its fractional line and sample."""
+        return self._pixels, self._line, self._sample
+
     def to_image(self, polar: NDArray[np.float32]) -> NDArray[np.uint8]:
         """Picture (rows, columns) of grey values `polar` (lines, samples) in 0..255, rounded; 0 outside the fan."""
         if polar.shape != self.polar_shape:

@@ -1,4 +1,4 @@
-"""Compiled kernels of the ultrasound model: scatterers, layers, shadow, point spread and log compression.
+"""Compiled kernels of the ultrasound model: random numbers, echoes, shadow, point spread and log compression.
 
 The polar image is a complex baseband field, kept as two float32 arrays (lines, samples). Scatterers are circular
 complex Gaussian numbers tied to small cells of tissue by a hash of the cell's place, so that the speckle belongs to
@@ -14,9 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 TABLE_BITS = 14
-CELL = (0.4, 0.4, 0.9)  # mm of tissue along x, y, z (z: a sweep runs along it, and the slice is thick)
 TEXTURE_SIZE = 32
-COARSE_STEP = 4  # the texture changes over millimetres: it is evaluated at every fourth sample
 
 
 def gaussian_table(seed: int) -> NDArray[np.float32]:
@@ -47,11 +45,11 @@ def mix(a, b, c, salt):  # type: ignore[no-untyped-def]
 @numba.njit(cache=True, nogil=True)
 def pattern(lattice, x, y, z):  # type: ignore[no-untyped-def]
     """Trilinear value of the periodic lattice at (x, y, z) in lattice steps."""
-    size = TEXTURE_SIZE
+    last = TEXTURE_SIZE - 1  # a power of two less one: masks are quicker than remainders
     fx, fy, fz = np.floor(x), np.floor(y), np.floor(z)
     u, v, w = x - fx, y - fy, z - fz
-    i, j, k = np.int64(fx) % size, np.int64(fy) % size, np.int64(fz) % size
-    i1, j1, k1 = (i + 1) % size, (j + 1) % size, (k + 1) % size
+    i, j, k = np.int64(fx) & last, np.int64(fy) & last, np.int64(fz) & last
+    i1, j1, k1 = (i + 1) & last, (j + 1) & last, (k + 1) & last
     near = (1 - v) * ((1 - u) * lattice[k, j, i] + u * lattice[k, j, i1]) \
         + v * ((1 - u) * lattice[k, j1, i] + u * lattice[k, j1, i1])
     far = (1 - v) * ((1 - u) * lattice[k1, j, i] + u * lattice[k1, j, i1]) \
@@ -73,71 +71,44 @@ def add_echo(real, imaginary, position, amplitude, cosine, sine):  # type: ignor
 
 
 @numba.njit(cache=True, nogil=True)
-def tissue_amplitude(lattice, point, depth, tissue, fat):  # type: ignore[no-untyped-def]
-    """Scattering amplitude at a patient `point`, `depth` mm below the skin. `tissue` = (skin thickness, skin, fat,
-    muscle, texture); `fat` the depth of the fascia here."""
-    if depth < 0.0:
-        return 0.0  # gel
-    x, y, z = point
-    lobules = pattern(lattice, x / 7.0, y / 4.0, z / 9.0)
-    if depth < tissue[0]:
-        return tissue[1] * np.exp(0.4 * tissue[4] * lobules)
-    if depth < fat:
-        streaks = pattern(lattice, x / 9.0 + 11.0, y / 0.9, z / 9.0)
-        return tissue[2] * np.exp(tissue[4] * (0.7 * lobules + 1.1 * streaks))
-    fibres = pattern(lattice, (x + 0.3 * y) / 4.5, y / 1.0 + 7.0, z / 16.0)
-    septa = pattern(lattice, x / 14.0 + 3.0, y / 3.0, z / 40.0)  # between muscles: few, thin and bright
-    return tissue[3] * np.exp(tissue[4] * (0.9 * lobules + 1.3 * fibres + 2.2 * max(septa - 0.9, 0.0)))
-
-
-@numba.njit(cache=True, nogil=True)
-def scatter_line(  # type: ignore[no-untyped-def]
-        origin, direction, step, gap, lattice, table, tissue, fat, real, imaginary):
-    """Fill one line with its scatterers: `origin` on the face, `step` mm per sample, `gap` mm of gel before skin."""
-    samples = real.size
-    before = 0.0
-    for k in range(samples):
-        if k % COARSE_STEP == 0:
-            r = k * step
-            here = (origin[0] + r * direction[0], origin[1] + r * direction[1], origin[2] + r * direction[2])
-            if k == 0:
-                before = tissue_amplitude(lattice, here, -gap, tissue, fat)
-            r = (k + COARSE_STEP) * step
-            there = (origin[0] + r * direction[0], origin[1] + r * direction[1], origin[2] + r * direction[2])
-            after = tissue_amplitude(lattice, there, r - gap, tissue, fat)
-            slope = (after - before) / COARSE_STEP
-            start = before
-            before = after
-        r = k * step
-        index = mix(np.int64(np.floor((origin[0] + r * direction[0]) / CELL[0])),
-                    np.int64(np.floor((origin[1] + r * direction[1]) / CELL[1])),
-                    np.int64(np.floor((origin[2] + r * direction[2]) / CELL[2])), 0)
-        amplitude = np.float32(start + slope * (k % COARSE_STEP))
-        real[k] = amplitude * table[index, 0]
-        imaginary[k] = amplitude * table[index, 1]
-
-
-@numba.njit(cache=True, nogil=True)
 def shade(  # type: ignore[no-untyped-def]
-        real, imaginary, step, hits, weights, echo, transmission, haze, haze_length, table, salt):
-    """Shadow behind the bone of one line. `hits` (E,) depths mm of the elevational rays (inf = none), `weights`
-    their shares; the haze of multiple echoes is scaled by the line's bone `echo`."""
-    samples = real.size
-    for k in range(samples):
+        real, imaginary, step, hits, weights, echo, glow, table, salt):
+    """Shadow behind the bone of one line. `hits` (E,) depths mm of the elevational rays (inf = none), `weights` their
+    shares. `glow` = (tail, its length mm, haze, its length mm): what still comes from behind the surface, in shares of
+    the line's bone `echo`: the tail of the pulse and of the cortex, and a haze of multiple echoes."""
+    tail, tail_length, haze, haze_length = glow
+    first = np.int64(min(hits.min() / step, real.size))
+    for k in range(first, real.size):
         r = k * step
         open_share, depth_behind = 0.0, 0.0
         for e in range(hits.size):
             if r <= hits[e]:
                 open_share += weights[e]
             else:
-                open_share += weights[e] * transmission
                 depth_behind += weights[e] * (r - hits[e])
         if open_share >= 1.0:
             continue
         index = mix(k, salt, 77, 5)
-        glow = (1.0 - open_share) * haze * echo * np.exp(-depth_behind / haze_length)
-        real[k] = np.float32(real[k] * open_share + glow * table[index, 0])
-        imaginary[k] = np.float32(imaginary[k] * open_share + glow * table[index, 1])
+        rest = tail * np.exp(-depth_behind / tail_length) + haze * np.exp(-depth_behind / haze_length)
+        rest *= (1.0 - open_share) * echo
+        real[k] = np.float32(real[k] * open_share + rest * table[index, 0])
+        imaginary[k] = np.float32(imaginary[k] * open_share + rest * table[index, 1])
+
+
+@numba.njit(cache=True, nogil=True)
+def reverberate(real, imaginary, step, depth, echo, bounce, left, table, salt):  # type: ignore[no-untyped-def]
+    """Echoes that went n = 2, 3, ... times between the face and the bone at `depth` mm: they appear at n times the
+    depth, each `bounce` times the one before, `left` of the amplitude after one way through the tissue. The curved
+    face and the rough bone spread them out, the more the later."""
+    strength, n = echo * left, 1
+    while (n + 1) * depth < (real.size - 1) * step and strength > 1e-3:
+        n += 1
+        strength *= bounce * left
+        for part in range(6):
+            index = mix(n, salt, part, 13)
+            place = n * depth + 1.6 * (n - 1) * table[index, 0]
+            turn = mix(index, salt, part, 17)
+            add_echo(real, imaginary, place / step, 0.5 * strength, table[turn, 0], table[turn, 1])
 
 
 @numba.njit(cache=True, nogil=True)

@@ -1,10 +1,11 @@
 """Curvilinear B-mode frames of a scene: a scan-line model in polar space.
 
-For every scan line the skin and the bone meshes are met by rays; scatterers of layered soft tissue, echoes of fasciae
-and of bone (by incidence angle), and the acoustic shadow are laid along it; the polar field is filtered with the
-beam's point spread, gets depth gain and noise, and is log compressed and scan converted. The model follows the
-convolution models of Bamber and Dickinson ("Ultrasonic B-scanning: a computer simulation", 1980) and Burger et al.
-("Real-time GPU-based ultrasound simulation using deformable mesh models", 2013), here with numba on the CPU.
+For every scan line the skin and the bone meshes are met by rays; scatterers of soft tissue (layered, or told apart by
+CT intensities), echoes of fasciae and of bone (by incidence angle), the acoustic shadow and the reverberation between
+bone and probe are laid along it; the polar field is filtered with the beam's point spread, gets depth gain and noise,
+and is log compressed and scan converted. The model follows the convolution models of Bamber and Dickinson
+("Ultrasonic B-scanning: a computer simulation", 1980) and Burger et al. ("Real-time GPU-based ultrasound simulation
+using deformable mesh models", 2013), here with numba on the CPU; `ultrasound_torch` runs the same model on torch.
 """
 
 from __future__ import annotations
@@ -15,27 +16,31 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from usx_common.errors import UsxError
 from usx_common.meshes import Mesh
-from usx_common.transforms import apply, is_rigid, rotate
+from usx_common.transforms import apply, invert, is_rigid, rotate
 from usx_phantom import scatter
-from usx_phantom.checks import check_whole
+from usx_phantom.beam_shape import axial_kernel, depth_curves, lateral_kernels
+from usx_phantom.checks import BadSettings, check_whole
+from usx_phantom.label_surfaces import label_surfaces
 from usx_phantom.probe_geometry import ProbeGeometry
-from usx_phantom.raycast import TriangleTree, cast_one
+from usx_phantom.raycast import TriangleTree
 from usx_phantom.scan_conversion import ScanConverter
-from usx_phantom.ultrasound_settings import BeamSettings, UltrasoundSettings
+from usx_phantom.ultrasound_lines import INTERFACES, LineNumbers, SeenLines, find_gas, lay_lines, meet_bone
+from usx_phantom.ultrasound_settings import UltrasoundSettings
 
 __all__ = ["BadPose", "ProbeGeometry", "UltrasoundSettings", "UltrasoundSimulator"]
 
 LONGEST_GAP = 20.0  # mm of air searched for the skin
 GAP_STEP = 0.25
-# fasciae and septa: depth = first + second * fat thickness (mm), strength relative to the fascia, waviness in mm
-INTERFACES = ((0.0, 0.0, 0.5, 0.0), (1.8, 0.0, 0.35, 0.2), (1.0, 0.5, 0.22, 1.2), (0.0, 1.0, 1.0, 0.9),
-              (2.2, 1.0, 0.5, 0.9), (9.0, 1.0, 0.16, 3.0), (17.0, 1.0, 0.14, 4.0), (27.0, 1.0, 0.1, 5.0))
+HOUNSFIELD_RANGE = (-1000.0, 150.0)  # bone comes from the meshes: it must not leak into the tissue beside it
+NOISE_WIDTH = 1.8  # mm, one standard deviation of the blur of CT intensities
+MOST_VOXELS = 350_000_000
+NO_VOLUME = np.empty((0, 0, 0), dtype=np.int16)
 
 
 class BadPose(UsxError):
@@ -50,7 +55,8 @@ class Skin(Protocol):
 
 
 class UltrasoundScene(Protocol):
-    """What is asked of a scene: closed bone meshes and the skin, mm, frame `cbct`."""
+    """What is asked of a scene: closed bone meshes and the skin, mm, frame `cbct`. Two more are used where they are
+    there: `labelmap`, a Volume with labels 20..24, where there are no meshes; `intensities`, a Volume of HU."""
 
     @property
     def meshes(self) -> dict[str, Mesh]:
@@ -64,7 +70,8 @@ class UltrasoundScene(Protocol):
 class UltrasoundSimulator:
     """Makes frames of one scene with one probe. The same seed, pose and frame number give the same bytes.
 
-    Raises BadSurface when the scene has no bone, BadSettings for a bad seed.
+    Where the scene has CT intensities they say what is fat, muscle and gas instead of the layers of the settings.
+    Raises BadSurface when the scene has no bone, BadSettings for a bad seed or a CT that is too large or not finite.
     """
 
     def __init__(self, scene: UltrasoundScene, geometry: ProbeGeometry | None = None, seed: int = 0,
@@ -76,14 +83,16 @@ class UltrasoundSimulator:
         self.converter = ScanConverter(self.geometry.mask_fan, (self.geometry.rows, self.geometry.columns),
                                        (beam.lines, beam.samples))
         self._skin = scene.skin
-        self._tree = TriangleTree.build(list(scene.meshes.values()))
+        self._tree = TriangleTree.build(list(_bones(scene).values()))
+        self.volume, self._cbct_to_voxel = _intensities(scene)
         self._seed = check_whole("ultrasound seed", seed)
-        self._table = scatter.gaussian_table(self._seed)
-        self._lattice = scatter.texture_lattice(self._seed)
+        self.table = scatter.gaussian_table(self._seed)
+        self.lattice = scatter.texture_lattice(self._seed)
         self._origins, self._directions = self.geometry.line_rays(beam.lines)
-        self._axial = axial_kernel(beam.axial_width / self.step)
-        self._lateral = lateral_kernels(beam, self.geometry)
-        self._curves = depth_curves(self.settings, self.step)
+        self.axial = axial_kernel(beam.axial_width / self.step)
+        self.lateral = lateral_kernels(beam, self.geometry)
+        self.curves = depth_curves(self.settings, self.step)
+        self.numbers = LineNumbers.of(self.settings, self.step)
 
     def frame(self, probe_to_cbct: NDArray[np.float64], index: int = 0) -> NDArray[np.uint8]:
         """One frame (rows, columns) seen from a rigid (4, 4) pose, mm; `index` >= 0 seeds its electronic noise.
@@ -91,9 +100,14 @@ class UltrasoundSimulator:
         Raises BadPose for a pose that is not rigid, BadSettings for an index that is no whole number >= 0.
         """
         grey = np.empty(self.converter.polar_shape, dtype=np.float32)
-        white = 10.0 ** ((self.settings.headroom_db - self.settings.gain_db) / 20.0)
-        scatter.compress(self.envelope(probe_to_cbct, index), white, self.settings.dynamic_range_db, grey)
+        scatter.compress(self.envelope(probe_to_cbct, index), self.white, self.settings.receiver.dynamic_range_db, grey)
         return self.converter.to_image(grey)
+
+    @property
+    def white(self) -> float:
+        """Amplitude that is shown white."""
+        receiver = self.settings.receiver
+        return float(10.0 ** ((receiver.headroom_db - receiver.gain_db) / 20.0))
 
     def frames(self, poses: Iterable[NDArray[np.float64]], first_index: int = 0,
                threads: int = 0) -> Iterator[NDArray[np.uint8]]:
@@ -116,29 +130,45 @@ class UltrasoundSimulator:
 
         Sample k lies k * `step` mm from the face. Raises as `frame` does.
         """
-        origins, directions = self._rays(probe_to_cbct)
-        index = check_whole("frame index", index)
-        tissue, bone = self.settings.tissue, self.settings.bone
-        shape = self.converter.polar_shape
-        real, imaginary = np.empty(shape, np.float32), np.empty(shape, np.float32)
-        elevation = rotate(probe_to_cbct, np.array([0.0, 1.0, 0.0]))
-        _lay_lines(
-            (self._tree.boxes, self._tree.links, self._tree.corners, self._tree.normals),
-            (origins, directions, self._gaps(origins, directions), elevation),
-            (self.step, tissue.gel, tissue.fat_thickness, tissue.interfaces),
-            (np.array(self.settings.beam.elevation_offsets), np.array(self.settings.beam.elevation_weights)),
-            (bone.specular, bone.exponent, bone.diffuse, bone.roughness, bone.transmission, bone.haze,
-             bone.haze_length),
-            (self._lattice, self._table, np.array(INTERFACES)),
-            (tissue.skin_thickness, tissue.skin, tissue.fat, tissue.muscle, tissue.texture),
-            real, imaginary)
-        spare = np.empty(shape, np.float32)
+        salt = self.noise_salt(index)
+        real, imaginary = self.field(probe_to_cbct)
+        spare = np.empty(real.shape, np.float32)
         for field in (real, imaginary):
-            scatter.axial_filter(field, self._axial, spare)
-            scatter.lateral_filter(spare, self._lateral, field)
-        salt = (self._seed << 31) + index
-        scatter.detect(real, imaginary, *self._curves, self._table, salt, spare)
+            scatter.axial_filter(field, self.axial, spare)
+            scatter.lateral_filter(spare, self.lateral, field)
+        scatter.detect(real, imaginary, *self.curves, self.table, salt, spare)
         return spare
+
+    def noise_salt(self, index: int) -> int:
+        """What the electronic noise of frame `index` is drawn with. Raises BadSettings for no whole number >= 0."""
+        return (self._seed << 31) + check_whole("frame index", index)
+
+    def field(self, probe_to_cbct: NDArray[np.float64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Echoes as they lie along the lines, before any filter: real and imaginary part (lines, samples)."""
+        seen, numbers = self.look(probe_to_cbct), self.numbers
+        real = np.empty(self.converter.polar_shape, np.float32)
+        imaginary = np.empty_like(real)
+        lay_lines((seen.hits, seen.amplitudes),
+                  (seen.origins, seen.directions, seen.starts, seen.alongs, seen.gaps, self.volume),
+                  numbers.depths, np.array(self.settings.beam.elevation_weights), numbers.surface,
+                  (self.lattice, self.table, np.array(INTERFACES)), numbers.layers, real, imaginary)
+        return real, imaginary
+
+    def look(self, probe_to_cbct: NDArray[np.float64]) -> SeenLines:
+        """Where the scan lines of a rigid (4, 4) pose run and what they meet. Raises BadPose."""
+        origins, directions = self._rays(probe_to_cbct)
+        bone, beam = self.settings.bone, self.settings.beam
+        starts, alongs = apply(self._cbct_to_voxel, origins), rotate(self._cbct_to_voxel, directions)
+        reach = (beam.samples - 1) * self.step
+        gases = np.empty(beam.lines)
+        find_gas(self.volume, starts, alongs, reach, gases)
+        offsets, weights = np.array(beam.elevation_offsets), np.array(beam.elevation_weights)
+        hits, amplitudes = np.empty((beam.lines, offsets.size)), np.empty((beam.lines, offsets.size))
+        elevation = rotate(probe_to_cbct, np.array([0.0, 1.0, 0.0]))
+        meet_bone((self._tree.boxes, self._tree.links, self._tree.corners, self._tree.normals),
+                  (origins, directions, elevation, reach), (offsets, weights),
+                  (bone.specular, bone.exponent, bone.diffuse, bone.gas), gases, hits, amplitudes)
+        return SeenLines(origins, directions, starts, alongs, self._gaps(origins, directions), hits, amplitudes)
 
     def bone_depths(self, probe_to_cbct: NDArray[np.float64]) -> NDArray[np.float64]:
         """(lines,) distance from the face to the first bone on the axis of each scan line, mm; inf where none."""
@@ -159,85 +189,22 @@ class UltrasoundSimulator:
         return np.where(inside.any(axis=1), reach[inside.argmax(axis=1)], np.inf)
 
 
-def axial_kernel(width: float) -> NDArray[np.float32]:
-    """Half of a symmetric Gaussian of `width` samples (one sd) with unit energy: [centre, +1, +2, ...]."""
-    half = max(int(np.ceil(3.0 * width)), 1)
-    taps = np.exp(-0.5 * (np.arange(half + 1) / width) ** 2)
-    return (taps / np.sqrt(taps[0] ** 2 + 2.0 * (taps[1:] ** 2).sum())).astype(np.float32)
+def _bones(scene: UltrasoundScene) -> dict[str, Mesh]:
+    labelmap = getattr(scene, "labelmap", None)
+    return scene.meshes if scene.meshes or labelmap is None else label_surfaces(labelmap)
 
 
-def lateral_kernels(beam: BeamSettings, geometry: ProbeGeometry) -> NDArray[np.float32]:
-    """(T, samples): half of a Gaussian across the lines for each depth, unit energy; narrowest at the focus."""
-    depth = np.linspace(0.0, geometry.depth, beam.samples)
-    width = np.hypot(beam.lateral_width, beam.lateral_divergence * (depth - beam.focus_depth))
-    line_gap = (geometry.radius + depth) * 2.0 * geometry.half_angle / (beam.lines - 1)
-    sigma = width / line_gap
-    half = int(np.ceil(2.5 * sigma.max()))
-    taps = np.exp(-0.5 * (np.arange(half + 1)[:, None] / sigma) ** 2)
-    return np.ascontiguousarray(taps / np.sqrt(taps[0] ** 2 + 2.0 * (taps[1:] ** 2).sum(axis=0)), dtype=np.float32)
-
-
-def depth_curves(settings: UltrasoundSettings, step: float) -> tuple[NDArray, NDArray, NDArray]:
-    """Along a line (samples,): what is left of the signal, the ring-down of the face, the electronic noise."""
-    tissue = settings.tissue
-    depth = np.arange(settings.beam.samples) * step
-    gain = 10.0 ** (-tissue.attenuation * depth / 20.0)
-    ring = tissue.skin * 8.0 * np.exp(-depth / 0.9) * (1.0 + 0.4 * np.cos(2.0 * np.pi * depth / 1.1))
-    noise = tissue.noise * 10.0 ** (tissue.noise_rise * depth / 20.0)
-    return gain.astype(np.float32), ring.astype(np.float32), noise.astype(np.float32)
-
-
-@numba.njit(cache=True, nogil=True)
-def _bone(tree, origin, direction, elevation, rays, reach, law, hits, amplitudes):  # type: ignore[no-untyped-def]
-    """Depths and echo amplitudes of the elevational rays of one line; returns the whole echo."""
-    boxes, links, corners, normals = tree
-    offsets, weights = rays
-    whole = 0.0
-    for e in range(offsets.size):
-        start = origin + offsets[e] * elevation
-        hits[e], face, u, v = cast_one(boxes, links, corners, start, direction, reach)
-        amplitudes[e] = 0.0
-        if face < 0:
-            continue
-        normal = (1 - u - v) * normals[face, 0:3] + u * normals[face, 3:6] + v * normals[face, 6:9]
-        length = np.sqrt((normal * normal).sum())
-        cosine = min(abs((normal * direction).sum()) / max(length, 1e-12), 1.0)
-        amplitudes[e] = weights[e] * (law[0] * cosine ** law[1] + law[2] * cosine)
-        whole += amplitudes[e]
-    return whole
-
-
-@numba.njit(cache=True, nogil=True)
-def _lay_lines(tree, rays, depths, elevational, law, random, tissue, real, imaginary):  # type: ignore[no-untyped-def]
-    """Scatterers, interfaces, shadow and bone echoes of every line, before any filter."""
-    origins, directions, gaps, elevation = rays
-    step, gel, fat_thickness, fascia = depths
-    offsets, weights = elevational
-    lattice, table, interfaces = random
-    hits, amplitudes = np.empty(offsets.size), np.empty(offsets.size)
-    reach = (real.shape[1] - 1) * step
-    for j in range(real.shape[0]):
-        gap = gaps[j]
-        if gap > gel:  # no contact: nothing comes back but the ring-down
-            real[j] = 0.0
-            imaginary[j] = 0.0
-            continue
-        origin, direction = origins[j], directions[j]
-        wave = scatter.pattern(lattice, origin[0] / 22.0, origin[1] / 60.0, origin[2] / 30.0)
-        fat = fat_thickness * (1.0 + 0.08 * wave)
-        scatter.scatter_line(origin, direction, step, gap, lattice, table, tissue, fat, real[j], imaginary[j])
-        for i in range(interfaces.shape[0]):
-            wave = scatter.pattern(lattice, origin[0] / 18.0, 3.7 * i, origin[2] / 25.0)
-            patch = scatter.pattern(lattice, origin[0] / 5.0 + 9.0, 5.3 * i, origin[2] / 9.0)
-            depth = gap + interfaces[i, 0] + interfaces[i, 1] * fat + interfaces[i, 3] * wave
-            amplitude = fascia * interfaces[i, 2] * np.exp(0.6 * patch)
-            scatter.add_echo(real[j], imaginary[j], depth / step, amplitude, 1.0, 0.0)
-        echo = _bone(tree, origin, direction, elevation, elevational, reach, law, hits, amplitudes)
-        scatter.shade(real[j], imaginary[j], step, hits, weights, echo, law[4], law[5], law[6], table, j)
-        for e in range(offsets.size):
-            if amplitudes[e] <= 0.0:
-                continue
-            index = scatter.mix(np.int64(hits[e] / 0.7), j // 3, e, 3)
-            cosine = 1.0 - law[3] + law[3] * table[index, 0]
-            sine = law[3] * table[index, 1]
-            scatter.add_echo(real[j], imaginary[j], hits[e] / step, amplitudes[e], cosine, sine)
+def _intensities(scene: UltrasoundScene) -> tuple[NDArray[np.int16], NDArray[np.float64]]:
+    """HU (z, y, x) of the scene's CT (empty where there is none) and (4, 4) from mm to its voxels."""
+    volume = getattr(scene, "intensities", None)
+    if volume is None:
+        return NO_VOLUME, np.eye(4)
+    if volume.values.size > MOST_VOXELS:
+        raise BadSettings(f"CT of {volume.grid.size} voxels: more than {MOST_VOXELS:,} of them take over 2 GB here; "
+                          "crop it to the spine, or resample it to 1 mm")
+    if not np.isfinite(volume.values).all():
+        raise BadSettings("the CT has values that are not finite: no tissue can be told from them")
+    values = np.clip(volume.values, HOUNSFIELD_RANGE[0], HOUNSFIELD_RANGE[1]).astype(np.float32)
+    # A voxel's noise is no tissue: unfiltered, it would shine as a boundary everywhere.
+    ndimage.gaussian_filter(values, NOISE_WIDTH / volume.grid.spacing[::-1], output=values)
+    return np.ascontiguousarray(np.rint(values), dtype=np.int16), invert(volume.grid.index_to_world)

@@ -2,8 +2,8 @@
 
 Frame `xray`: origin at the source, x along detector columns, y along rows, z towards the detector (principal ray).
 The principal ray meets the detector at its middle; the isocentre lies `source_to_isocentre` from the source, at the
-middle of the label map. Bone is integrated by ray marching through the density volume, soft tissue and gas by the
-lengths of their chords.
+middle of the label map. Bone, from the scene's CT where it has one and from the label map otherwise, is integrated by
+ray marching; soft tissue and gas beyond it by the lengths of their chords.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from usx_common.transforms import apply, invert, make_transform, rotation_about_axis
-from usx_common.volumes import Volume
+from usx_common.volumes import Volume, VolumeGrid
+from usx_phantom import attenuation
 from usx_phantom.checks import check_whole
-from usx_phantom.density import BadScene, XrayScene, bone_excess, gas_pockets, label_bounds
+from usx_phantom.ct_density import beside, ct_part
+from usx_phantom.density import BadScene, XrayScene, bone_excess, check_upright, gas_pockets, label_bounds
 from usx_phantom.xray_exposure import expose
 from usx_phantom.xray_paths import gas_chord, integrate, mottle, trunk_chord
 from usx_phantom.xray_settings import XraySettings
 
-MU_WATER = 0.0205  # per mm, about 65 keV: the mean of a 90 kV beam behind its filter (NIST XCOM)
-
-__all__ = ["Radiograph", "XraySettings", "camera_matrix", "place", "simulate_lateral"]
+__all__ = ["Radiograph", "XraySettings", "camera_matrix", "line_integrals", "place", "simulate_lateral"]
 
 
 @dataclass(frozen=True)
@@ -58,21 +58,43 @@ def simulate_lateral(scene: XrayScene, settings: XraySettings | None = None, see
     Raises BadScene for an empty label map or one that reaches beyond source or detector, BadSettings for a bad seed.
     """
     settings, seed = settings or XraySettings(), check_whole("X-ray seed", seed)
-    material = settings.material
+    path, xray_to_cbct = line_integrals(scene, settings, seed)
+    return Radiograph(expose(path, settings, seed), xray_to_cbct, settings, seed)
+
+
+def line_integrals(scene: XrayScene, settings: XraySettings, seed: int) -> tuple[NDArray[np.float64],
+                                                                                NDArray[np.float64]]:
+    """(rows, columns) integral of the attenuation along the ray to each pixel's centre, and xray_to_cbct (4, 4).
+
+    The picture without blur, scatter and noise is exp(-integral). Raises BadScene as `simulate_lateral` does.
+    """
+    material, energy = settings.material, settings.energy
+    check_upright(scene.labelmap)
     xray_to_cbct = place(scene.labelmap, settings)
-    source = xray_to_cbct[:3, 3]
     _check_between(scene.labelmap, xray_to_cbct, settings)
-    bone = bone_excess(scene.labelmap, material, seed)
-    bone_path = integrate(bone, xray_to_cbct, settings) / 1000.0
+    dense, soft, grid = dense_part(scene, settings, seed)
     pockets = gas_pockets(scene.labelmap, seed, settings.gas)
+    pockets = pockets if grid is None else beside(pockets, grid)
     trunk = trunk_chord(scene.skin, xray_to_cbct, settings)
     uneven = mottle(settings, seed) if settings.mottle > 0 else 1.0
-    water_path = trunk * (1.0 + material.soft / 1000.0) * uneven + bone_path
+    around, gas = attenuation.relative(np.array([soft, material.gas]), energy)
+    water_path = trunk * float(around) * uneven + integrate(dense, xray_to_cbct, settings)
     if pockets:
-        gas = gas_chord(pockets, source, xray_to_cbct, settings)
-        water_path += np.minimum(gas, trunk) * (material.gas - material.soft) / 1000.0
-    pixels = expose(MU_WATER * np.maximum(water_path, 0.0), settings, seed)
-    return Radiograph(pixels, xray_to_cbct, settings, seed)
+        water_path += np.minimum(gas_chord(pockets, xray_to_cbct, settings), trunk) * float(gas - around)
+    return attenuation.water(energy) * np.maximum(water_path, 0.0), xray_to_cbct
+
+
+def dense_part(scene: XrayScene, settings: XraySettings, seed: int) -> tuple[Volume, float, VolumeGrid | None]:
+    """What adds to the trunk, as multiples of water's attenuation; the trunk's HU; the grid of the CT, if any."""
+    part = ct_part(scene, settings.material)
+    if part is not None:
+        more = attenuation.relative(part.hounsfield, settings.energy) - attenuation.relative(part.trunk,
+                                                                                             settings.energy)
+        return Volume(np.ascontiguousarray(more), part.grid), part.soft, part.grid
+    soft = settings.material.soft
+    bone = bone_excess(scene.labelmap, settings.material, seed)
+    more = attenuation.relative(bone.values + np.float32(soft), settings.energy)
+    return Volume(more - attenuation.relative(np.array(soft), settings.energy), bone.grid), soft, None
 
 
 def place(labelmap: Volume, settings: XraySettings) -> NDArray[np.float64]:

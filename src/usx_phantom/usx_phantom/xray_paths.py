@@ -12,7 +12,7 @@ from usx_common.volumes import Volume
 from usx_phantom.density import Ellipsoid, Trunk
 from usx_phantom.xray_settings import XraySettings
 
-STEP = 0.5  # mm of the ray march
+STEP = 0.62  # of the finest voxel spacing, of the ray march
 COARSE = 8  # the trunk's chord is computed at every eighth pixel
 
 
@@ -21,7 +21,8 @@ def integrate(volume: Volume, xray_to_cbct: NDArray[np.float64], settings: XrayS
     source = apply(invert(volume.grid.index_to_world), xray_to_cbct[:3, 3])
     corner, along, down = _detector(xray_to_cbct, settings)
     result = np.zeros((settings.rows, settings.columns))
-    _march(volume.values, source, xray_to_cbct[:3, 3], corner, along, down, 1.0 / volume.grid.spacing, STEP, result)
+    step = STEP * float(volume.grid.spacing.min())
+    _march(volume.values, source, xray_to_cbct[:3, 3], corner, along, down, 1.0 / volume.grid.spacing, step, result)
     return result
 
 
@@ -46,17 +47,31 @@ def trunk_chord(skin: Trunk, xray_to_cbct: NDArray[np.float64], settings: XraySe
     return stretch(chord, (settings.rows, settings.columns), COARSE, 0.0)
 
 
-def gas_chord(pockets: tuple[Ellipsoid, ...], source: NDArray[np.float64], xray_to_cbct: NDArray[np.float64],
-               settings: XraySettings) -> NDArray[np.float64]:
+def gas_chord(pockets: tuple[Ellipsoid, ...], xray_to_cbct: NDArray[np.float64],
+              settings: XraySettings) -> NDArray[np.float64]:
     """(rows, columns) mm of the rays within gas."""
+    source = xray_to_cbct[:3, 3]
     corner, along, down = _detector(xray_to_cbct, settings)
     gas = np.zeros((settings.rows, settings.columns))
-    for row in range(settings.rows):
-        directions = corner + np.arange(settings.columns)[:, None] * along + row * down - source
-        directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-        for pocket in pockets:
+    columns = np.arange(settings.columns)[:, None] * along
+    for pocket in pockets:
+        first, last = _rows_of(pocket, xray_to_cbct, settings)
+        for row in range(first, last):
+            directions = corner + columns + row * down - source
+            directions /= np.linalg.norm(directions, axis=1, keepdims=True)
             gas[row] += pocket.chord(source, directions)
     return gas
+
+
+def _rows_of(pocket: Ellipsoid, xray_to_cbct: NDArray[np.float64], settings: XraySettings) -> tuple[int, int]:
+    """First and last row in which the box of a pocket has its shadow."""
+    signs = np.array(np.meshgrid([-1, 1], [-1, 1], [-1, 1])).reshape(3, -1).T
+    corners = apply(invert(xray_to_cbct), np.array(pocket.centre) + signs * np.array(pocket.half_axes))
+    if corners[:, 2].min() <= 1.0:
+        return 0, settings.rows
+    rows = corners[:, 1] / corners[:, 2] * settings.source_to_detector / settings.spacing + (settings.rows - 1) / 2.0
+    first, last = np.clip([np.floor(rows.min()), np.ceil(rows.max()) + 1.0], 0.0, settings.rows)
+    return int(first), int(last)
 
 
 def mottle(settings: XraySettings, seed: int) -> NDArray[np.float64]:

@@ -8,6 +8,7 @@ damage. Whatever is wrong comes out as one ``Refused``.
 from __future__ import annotations
 
 import logging
+import re
 import warnings
 import zlib
 from collections.abc import Callable
@@ -42,6 +43,7 @@ JPEG_FAMILY = {
 TRANSFER_SYNTAXES = (IMPLICIT, EXPLICIT, DEFLATED, RUN_LENGTH, *JPEG_FAMILY)
 
 _Result = TypeVar("_Result")
+_Elements = TypeVar("_Elements", bound=Dataset)
 
 # pydicom's warnings quote values of the file, a patient's among them; they must not reach a log.
 logging.getLogger("pydicom").setLevel(logging.CRITICAL)
@@ -77,7 +79,8 @@ def read_header(path: Path, limits: Limits | None = None) -> FileDataset:
     """Everything before the pixel data. Raises Refused; no other exception escapes."""
     limits = limits or Limits()
     check_file_size(path, limits)
-    meta = guarded(lambda: pydicom.filereader.read_file_meta_info(path), "the file's first part cannot be read")
+    meta = guarded(lambda: _parsed_elements(pydicom.filereader.read_file_meta_info(path)),
+                   "the file's first part cannot be read")
     if _transfer_syntax(meta) == DEFLATED:
         guarded(lambda: _check_inflated_size(path, meta, limits.inflated_bytes), "the deflated part cannot be read")
     return guarded(lambda: _fully_parsed(pydicom.dcmread(path, stop_before_pixels=True)),
@@ -104,7 +107,9 @@ def transfer_syntax(header: Dataset) -> str:
 def _transfer_syntax(meta: Dataset) -> str:
     uid = str(meta.get("TransferSyntaxUID", "") or "")
     if uid not in TRANSFER_SYNTAXES:
-        what = f"transfer syntax {uid}" if uid else "no TransferSyntaxUID (0002,0010)"
+        # A damaged length makes the value run on into what follows, a patient's name among it: that is not repeated.
+        shown = uid if re.fullmatch(r"[0-9.]{1,64}", uid) else "that is no UID"
+        what = f"transfer syntax {shown}" if uid else "no TransferSyntaxUID (0002,0010)"
         raise Refused("transfer_syntax", f"the file has {what}; accepted are implicit and explicit little endian, "
                                          "deflated, RLE, JPEG, JPEG-LS and JPEG 2000")
     return uid
@@ -209,8 +214,14 @@ def guarded(action: Callable[[], _Result], what_failed: str) -> _Result:
 
 
 def _fully_parsed(dataset: FileDataset) -> FileDataset:
-    # pydicom converts values when they are first looked at; doing so here keeps all damage in one place.
-    for element in dataset:
+    _parsed_elements(dataset.file_meta)
+    return _parsed_elements(dataset)
+
+
+def _parsed_elements(dataset: _Elements) -> _Elements:
+    # pydicom converts values when they are first looked at, also those inside of sequences; doing so here keeps all
+    # damage in one place.
+    for element in dataset.iterall():
         _ = element.value
     return dataset
 

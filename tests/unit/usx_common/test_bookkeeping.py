@@ -62,6 +62,26 @@ def test_the_worker_keeps_the_newest_and_tells_what_it_dropped():
     assert not worker.submit(5) and dropped == [2, 3, 5]
 
 
+def test_the_worker_outlives_an_error_handler_that_fails(monkeypatch):
+    printed, done = [], []
+    monkeypatch.setattr(threading, "excepthook", lambda arguments: printed.append(arguments.exc_value))
+
+    def handle(item):
+        if item == 1:
+            raise ValueError("first")
+        done.append(item)
+
+    def fail(item, error):
+        raise KeyError(str(error))
+
+    worker = Worker(handle, "test", capacity=2, policy="queue", on_error=fail)
+    worker.submit(1)
+    worker.submit(2)
+    assert worker.flush(5) and done == [2]
+    assert [type(error) for error in printed] == [KeyError]
+    worker.close()
+
+
 def test_the_worker_with_a_queue_refuses_the_new_and_survives_errors():
     gate, begun, done, dropped, errors = threading.Event(), threading.Event(), [], [], []
 

@@ -40,3 +40,19 @@ def method(shape_model):
 @pytest.fixture(scope="session")
 def completion(method, partial):
     return method.complete(partial.points, partial.labels, partial.sources)
+
+
+@pytest.fixture(scope="session")
+def data_spine(shape_model):
+    """A spine of the model's sampler, about its middle, as data generation takes it."""
+    from usx_completion.data.model_spines import ModelSpines
+    from usx_completion.data.spine_sample import centred
+
+    return centred(ModelSpines(3_000_000).sample(1))
+
+
+@pytest.fixture(scope="session")
+def data_chain(shape_model):
+    from usx_completion.data.mean_chain import MeanChain
+
+    return MeanChain.of(shape_model)

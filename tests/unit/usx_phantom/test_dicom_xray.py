@@ -8,6 +8,7 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom import config
+from pydicom.sr.codedict import codes
 
 from usx_common.errors import UsxError
 from usx_common.transforms import make_transform, rotation_about_axis
@@ -56,7 +57,33 @@ def test_pixels_and_geometry_read_back(tmp_path: Path) -> None:
     assert list(dataset.PatientOrientation) == ["A", "F"] and dataset.ViewPosition == "LL"
     assert float(dataset.PositionerPrimaryAngle) == 90.0 and float(dataset.PositionerSecondaryAngle) == 0.0
     assert dataset.BodyPartExamined == "LSPINE" and dataset.Modality == "DX"
-    assert dataset.ViewCodeSequence[0].CodeMeaning == "left lateral"
+    view = codes.cid4010.LeftLateral.value  # from the standard's own table
+    assert (dataset.ViewCodeSequence[0].CodeValue, dataset.ViewCodeSequence[0].CodeMeaning) == (view, "left lateral")
+
+
+def test_lengths_are_along_rows_first_as_a_real_device_writes_them(tmp_path: Path) -> None:
+    """Row dimension, then column dimension (PS3.3 C.8.11.4): height, then width of the field."""
+    dataset = written(radiograph(XraySettings(columns=80, rows=100, spacing=0.4)), tmp_path)
+    assert list(dataset.FieldOfViewDimensions) == [40, 32]
+    assert [float(v) for v in dataset.DetectorActiveDimensions] == [40.0, 32.0]
+    assert [float(v) for v in dataset.DetectorActiveOrigin] == [0.0, 0.0]
+    assert [float(v) for v in dataset.DetectorElementSpacing] == [0.4, 0.4]
+
+
+def test_exposure_and_grid_agree_with_each_other(tmp_path: Path) -> None:
+    dataset = written(radiograph(), tmp_path)
+    milliampere_seconds = float(dataset.XRayTubeCurrent) * float(dataset.ExposureTime) / 1000.0
+    assert float(dataset.Exposure) == pytest.approx(milliampere_seconds)
+    assert float(dataset.ExposureInuAs) == pytest.approx(1000.0 * milliampere_seconds)
+    assert 70 <= float(dataset.KVP) <= 100 and float(dataset.FocalSpots) == 0.6
+    assert list(dataset.Grid) == ["FIXED", "PARALLEL"]
+    assert written(radiograph(replace(XraySettings(columns=80, rows=100), scatter=4.0)), tmp_path).Grid == "NONE"
+
+
+def test_right_lateral_has_its_own_code(tmp_path: Path) -> None:
+    dataset = written(radiograph(XraySettings(columns=80, rows=100, detector_side="right")), tmp_path)
+    assert dataset.ViewCodeSequence[0].CodeValue == codes.cid4010.RightLateral.value
+    assert dataset.AnatomicRegionSequence[0].CodeValue == codes.cid4030.LumbarSpine.value
 
 
 def test_camera_matrix_follows_from_the_tags(tmp_path: Path) -> None:

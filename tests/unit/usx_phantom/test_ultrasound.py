@@ -12,12 +12,13 @@ from usx_common.meshes import Mesh
 from usx_common.transforms import make_transform, rotation_about_axis
 from usx_phantom.probe_geometry import ProbeGeometry
 from usx_phantom.ultrasound import UltrasoundSettings, UltrasoundSimulator
-from usx_phantom.ultrasound_settings import BeamSettings, BoneSettings, TissueSettings
+from usx_phantom.ultrasound_settings import BeamSettings, BoneSettings, ReceiverSettings, TissueSettings
 
 # The probe looks along -y (from the back to the front), columns along x: the patient lies under y = 0.
 POSE = make_transform(np.column_stack([[1, 0, 0], np.cross([0, -1, 0], [1, 0, 0]), [0, -1, 0]]), [0.0, 0.0, 0.0])
-PLAIN = TissueSettings(texture=0.0, interfaces=0.0, attenuation=0.0, noise=0.0, skin_thickness=0.0, fat_thickness=0.0)
-THIN = BeamSettings(elevation_offsets=(0.0,), elevation_weights=(1.0,))
+PLAIN = TissueSettings(texture=0.0, interfaces=0.0, attenuation=0.0, skin_thickness=0.0, fat_thickness=0.0)
+FLAT = ReceiverSettings(gain_slope=0.0, noise=0.0)
+THIN = BeamSettings(focus_gain=0.0, elevation_offsets=(0.0,), elevation_weights=(1.0,))
 
 
 class FlatSkin:
@@ -98,8 +99,9 @@ def test_a_sphere_appears_at_its_distance_in_the_picture() -> None:
 @pytest.mark.parametrize("tilt", [0.0, 15.0, -25.0])
 def test_the_echo_of_a_plane_lies_at_its_closed_form_distance(tilt: float) -> None:
     depth = 60.0
-    made = simulator(slab(depth, tilt), UltrasoundSettings(beam=THIN, tissue=PLAIN))
-    mirror = simulator(slab(depth, tilt), UltrasoundSettings(THIN, BoneSettings(roughness=0.0), PLAIN))
+    once = BoneSettings(reverberation=0.0)
+    made = simulator(slab(depth, tilt), UltrasoundSettings(THIN, once, PLAIN, FLAT))
+    mirror = simulator(slab(depth, tilt), UltrasoundSettings(THIN, replace(once, roughness=0.0), PLAIN, FLAT))
     normal = np.array([-np.sin(np.radians(tilt)), np.cos(np.radians(tilt)), 0.0])
     angles = made.geometry.line_angles(256)
     directions = np.stack([np.sin(angles), -np.cos(angles), 0 * angles], axis=1)
@@ -123,9 +125,9 @@ def test_bone_lies_where_image_to_probe_and_the_pose_put_it_for_any_pose() -> No
             return np.full(np.broadcast(x, z).shape, 1e6)
 
     patient = Patient({"L1": mesh.transformed(world)}, Everywhere())
-    made = UltrasoundSimulator(patient, seed=1, settings=UltrasoundSettings(beam=THIN, tissue=PLAIN))
+    made = UltrasoundSimulator(patient, seed=1, settings=UltrasoundSettings(beam=THIN, tissue=PLAIN, receiver=FLAT))
     frame = made.frame(world @ POSE, 0)
-    rows, columns = np.nonzero(frame > 250)
+    rows, columns = np.nonzero(frame > 200)
     rows, columns = rows[rows > 60], columns[rows > 60]  # not the ring-down
     pixels = np.stack([columns, rows, 0 * rows, np.ones(len(rows))])
     points = (world @ POSE @ made.geometry.image_to_probe @ pixels)[:3].T
@@ -142,7 +144,7 @@ def test_bone_casts_a_shadow() -> None:
     deep = slice(int(95 / made.step), int(120 / made.step))
     behind = envelope[118:138, deep].mean()
     beside = envelope[list(range(5, 40)) + list(range(216, 251)), deep].mean()
-    assert behind < 0.15 * beside
+    assert behind < 0.3 * beside  # in frames of bone in vivo the shadow is 6 dB or more below the tissue
     column, row, nearest, *_ = made.geometry.mask_fan
     top = row + nearest + 52.0 / made.geometry.pixel  # of the sphere, in the picture
     frame = made.frame(POSE, 0)
@@ -151,7 +153,7 @@ def test_bone_casts_a_shadow() -> None:
 
 
 def test_bone_seen_aslant_is_fainter() -> None:
-    settings = UltrasoundSettings(beam=THIN, tissue=PLAIN)
+    settings = UltrasoundSettings(beam=THIN, tissue=PLAIN, receiver=FLAT)
     peak = [simulator(slab(60.0, tilt), settings).envelope(POSE, 0)[120:136, 100:].max(axis=1).mean()
             for tilt in (0.0, 30.0, 55.0)]
     assert peak[0] > 1.5 * peak[1] > 3.0 * peak[2] > 0
@@ -159,7 +161,7 @@ def test_bone_seen_aslant_is_fainter() -> None:
 
 def test_speckle_of_uniform_tissue_is_fully_developed() -> None:
     """Rayleigh distributed envelope: mean / sd = sqrt(pi / (4 - pi)) = 1.913, before compression."""
-    made = simulator(FAR, UltrasoundSettings(tissue=PLAIN))
+    made = simulator(FAR, UltrasoundSettings(BeamSettings(focus_gain=0.0), tissue=PLAIN, receiver=FLAT))
     ratios = []
     for step in range(6):
         pose = make_transform(POSE[:3, :3], [0.0, 0.0, 5.0 * step])
@@ -171,7 +173,7 @@ def test_speckle_of_uniform_tissue_is_fully_developed() -> None:
 
 
 def test_speckle_belongs_to_the_tissue() -> None:
-    made = simulator(FAR, UltrasoundSettings(tissue=PLAIN))
+    made = simulator(FAR, UltrasoundSettings(BeamSettings(focus_gain=0.0), tissue=PLAIN, receiver=FLAT))
 
     def at(z: float) -> np.ndarray:
         return made.envelope(make_transform(POSE[:3, :3], [0.0, 0.0, z]), 0)[:, 40:].ravel()
@@ -204,7 +206,7 @@ def test_depth_attenuates_and_gain_brightens() -> None:
     made = simulator(FAR)
     envelope = made.envelope(POSE, 0)
     assert envelope[:, 150:250].mean() > 1.5 * envelope[:, 450:550].mean()
-    louder = simulator(FAR, replace(UltrasoundSettings(), gain_db=6.0)).frame(POSE, 0)
+    louder = simulator(FAR, UltrasoundSettings(receiver=ReceiverSettings(gain_db=6.0))).frame(POSE, 0)
     assert louder[150:300, 250:390].mean() > made.frame(POSE, 0)[150:300, 250:390].mean() + 15
 
 
@@ -221,8 +223,8 @@ def test_poses_that_are_not_rigid_are_refused(pose: np.ndarray) -> None:
     lambda: simulator(FAR, seed=-1),
     lambda: simulator(FAR, seed=1.5),
     lambda: simulator(FAR).frame(POSE, -1),
-    lambda: UltrasoundSettings(dynamic_range_db=0.0),
-    lambda: UltrasoundSettings(gain_db=np.nan),
+    lambda: UltrasoundSettings(receiver=ReceiverSettings(dynamic_range_db=0.0)),
+    lambda: UltrasoundSettings(receiver=ReceiverSettings(gain_db=np.nan)),
     lambda: UltrasoundSettings(tissue=TissueSettings(attenuation=-1.0)),
     lambda: UltrasoundSettings(beam=BeamSettings(lines=1)),
     lambda: UltrasoundSettings(beam=BeamSettings(elevation_weights=(1.0,))),

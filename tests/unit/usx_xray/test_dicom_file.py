@@ -129,6 +129,17 @@ def test_compressed_frame_of_another_size_never_reaches_a_decoder(dx_file: Maker
     assert caught.value.reason == "image_size"
 
 
+@pytest.mark.parametrize("representation", [b"U\0", b"\0\0", b"XX"])
+def test_an_unknown_value_representation_in_the_first_part_is_refused(dx_file: Maker, tmp_path: Path,
+                                                                      representation: bytes) -> None:
+    original = dx_file(np.zeros((6, 5), np.uint16)).read_bytes()
+    tag = b"\x02\x00\x10\x00"  # TransferSyntaxUID
+    path = tmp_path / "damaged.dcm"
+    path.write_bytes(original.replace(tag + b"UI", tag + representation, 1))
+    with pytest.raises(Refused):
+        read(path)
+
+
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_damage_gives_an_image_or_one_refusal(dx_file: Maker, tmp_path: Path, data: st.DataObject) -> None:

@@ -1,0 +1,133 @@
+"""Neighbouring vertebrae that run into each other, and poses that give way until they do not.
+
+A vertex counts as inside its neighbour when it lies behind the plane of the neighbour's nearest vertex: right to a
+fraction of the vertex spacing, and fast.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from usx_common.transforms import Matrix, apply, invert, make_transform
+from usx_completion.rigid import rotation_matrix
+
+REACH_MM = 5.0
+MARGIN_MM = 5.0  # poses give way by less than this
+TOLERATED_MM = 0.3
+# how freely a pose gives way: radians and mm
+GIVE = np.array([0.05, 0.05, 0.05, 2.0, 2.0, 2.0])
+CONTACT_SD_MM = 0.3
+
+
+@dataclass(frozen=True)
+class Bone:
+    """Points (N, 3) of a vertebra with outward normals, in its own frame, mm, and their search tree."""
+
+    points: NDArray[np.float64]
+    normals: NDArray[np.float64]
+    tree: cKDTree
+
+    @staticmethod
+    def of(points: NDArray, normals: NDArray) -> Bone:
+        """A bone of these points."""
+        return Bone(points, normals, cKDTree(points, balanced_tree=False, compact_nodes=False))
+
+
+@dataclass(frozen=True)
+class Contacts:
+    """``points`` (N, 3) mm in the frame of the moving vertebra; ``pushes`` (N, 3) unit vectors along which it has to
+    move there; ``depths`` (N,) by how many mm."""
+
+    points: NDArray[np.float64]
+    pushes: NDArray[np.float64]
+    depths: NDArray[np.float64]
+
+    @property
+    def deepest(self) -> float:
+        """mm; 0 without contact."""
+        return float(self.depths.max(initial=0.0))
+
+
+def near_parts(still: tuple[NDArray, NDArray], moving: tuple[NDArray, NDArray], moving_to_still: Matrix
+               ) -> tuple[Bone, Bone] | None:
+    """The points of two vertebrae (points and normals (V, 3) each) that may touch; None when none may."""
+    moved = apply(moving_to_still, moving[0])
+    low = np.maximum(moved.min(axis=0), still[0].min(axis=0)) - MARGIN_MM
+    high = np.minimum(moved.max(axis=0), still[0].max(axis=0)) + MARGIN_MM
+    here, there = _within(still[0], low, high), _within(moved, low, high)
+    if len(here) == 0 or len(there) == 0:
+        return None
+    return Bone.of(still[0][here], still[1][here]), Bone.of(moving[0][there], moving[1][there])
+
+
+def contacts(still: Bone, moving: Bone, moving_to_still: Matrix) -> Contacts:
+    """The vertices of either bone that lie inside the other."""
+    still_to_moving = invert(moving_to_still)
+    arrived, arrived_depth, arrived_near = _inside(apply(still_to_moving, still.points), moving)
+    own, own_depth, own_near = _inside(apply(moving_to_still, moving.points), still)
+    return Contacts(
+        np.concatenate([apply(still_to_moving, still.points[arrived]), moving.points[own]]),
+        np.concatenate([-moving.normals[arrived_near], still.normals[own_near] @ moving_to_still[:3, :3]]),
+        np.concatenate([arrived_depth, own_depth]))
+
+
+def separate(shapes: NDArray, normals: NDArray, poses: NDArray, fixed: int, rounds: int = 6
+             ) -> tuple[NDArray[np.float64], float]:
+    """(L, 4, 4) poses at which neighbours touch as little as possible, and how deep (mm) they still touch.
+
+    ``shapes`` and ``normals`` (L, V, 3) in the levels' frames, ``poses`` level to common frame. Each level gives way
+    to its neighbour on the side of ``fixed``, and what hangs on it moves with it: Gauss-Newton steps on the squared
+    depths, held back by a prior on the change of pose.
+    """
+    poses, deepest = poses.copy(), 0.0
+    order = [(level, level + 1) for level in range(fixed, len(poses) - 1)]
+    order += [(level, level - 1) for level in range(fixed, 0, -1)]
+    for still, moving in order:
+        start = invert(poses[still]) @ poses[moving]
+        relative, depth = _give_way((shapes[still], normals[still]), (shapes[moving], normals[moving]), start, rounds)
+        deepest = max(deepest, depth)
+        change = poses[still] @ relative @ invert(poses[moving])
+        for level in range(moving, len(poses)) if moving > still else range(moving, -1, -1):
+            poses[level] = change @ poses[level]
+    return poses, deepest
+
+
+def _give_way(still: tuple[NDArray, NDArray], moving: tuple[NDArray, NDArray], moving_to_still: Matrix, rounds: int
+              ) -> tuple[Matrix, float]:
+    bones = near_parts(still, moving, moving_to_still)
+    if bones is None:
+        return moving_to_still, 0.0
+    best, least = moving_to_still, np.inf
+    for _ in range(rounds):
+        found = contacts(*bones, moving_to_still)
+        if found.deepest < least:
+            best, least = moving_to_still, found.deepest
+        if found.deepest <= TOLERATED_MM:
+            break
+        jacobian = np.concatenate([np.cross(found.points, found.pushes), found.pushes], axis=1)
+        weight = 1.0 / CONTACT_SD_MM**2
+        system = weight * jacobian.T @ jacobian + np.diag(1.0 / GIVE**2)
+        step = np.linalg.solve(system, weight * jacobian.T @ (found.depths + 0.1))
+        moving_to_still = moving_to_still @ make_transform(rotation_matrix(step[:3]), step[3:])
+    return best, least
+
+
+def _within(points: NDArray, low: NDArray, high: NDArray) -> NDArray[np.int64]:
+    x, y, z = points.T
+    return np.flatnonzero((z >= low[2]) & (z <= high[2]) & (y >= low[1]) & (y <= high[1])
+                          & (x >= low[0]) & (x <= high[0]))
+
+
+def _inside(points: NDArray, bone: Bone) -> tuple[NDArray, NDArray, NDArray]:
+    """Rows of ``points`` that lie inside, how deep (mm), and the row of the bone's point nearest to each."""
+    gaps, nearest = bone.tree.query(points, distance_upper_bound=REACH_MM)
+    rows = np.flatnonzero(np.isfinite(gaps))
+    nearest = nearest[rows]
+    depths = -np.einsum("ni,ni->n", points[rows] - bone.points[nearest], bone.normals[nearest])
+    # at an edge the nearest vertex's plane says little: the depth must be most of the distance
+    inside = depths > np.maximum(0.5 * gaps[rows], 0.05)
+    return rows[inside], depths[inside], nearest[inside]

@@ -1,0 +1,65 @@
+"""Where the true spines come from: the statistical model, the phantom's generator, or a folder of real meshes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from usx_common.errors import UsxError
+from usx_completion.data.mesh_spines import MeshFolderSpines, ParametricSpines
+from usx_completion.data.model_spines import ModelSpines
+from usx_completion.data.spine_sample import SpineSample
+
+SPINES_PER_SEED = 10**6
+
+
+class SpineSource(Protocol):
+    """Anything that gives spines by number. A spine depends on the number alone, and so does its subject."""
+
+    @property
+    def name(self) -> str:
+        """What the spines are and what sets them apart from another set: a hash, a folder, settings. One line."""
+
+    @property
+    def faces(self) -> NDArray[np.int32] | None:
+        """(F, 3) triangles that all samples share; None without correspondence."""
+
+    def subject(self, index: int) -> str:
+        """Name of the subject of spine ``index``, without making the spine."""
+
+    def sample(self, index: int) -> SpineSample:
+        """Spine ``index`` (0, 1, ...)."""
+
+
+@dataclass(frozen=True)
+class SourceChoice:
+    """``kind``: "model", "parametric", or the path of a folder of people; ``deformations``: postures of each subject
+    (a folder shows its people in turn, each round in another posture)."""
+
+    kind: str = "model"
+    seed: int = 0
+    deformations: int = 1
+    axes: str = "RAS"
+
+
+def open_source(choice: SourceChoice) -> SpineSource:
+    """The source of a choice. Different seeds give different subjects. Raises UsxError for one that is unusable.
+
+    Seed s takes the numbers from (s + 1) million on, so no subject is one of a demonstration or of the model's own.
+    """
+    if not 0 <= choice.seed < 2000:
+        raise UsxError(f"seed {choice.seed} must be 0 to 1999")
+    if not 1 <= choice.deformations <= 1000:
+        raise UsxError(f"deformations {choice.deformations} must be 1 to 1000")
+    first = (choice.seed + 1) * SPINES_PER_SEED
+    if choice.kind == "model":
+        return ModelSpines(first, choice.deformations)
+    if choice.kind == "parametric":
+        return ParametricSpines(first, choice.deformations)
+    if not Path(choice.kind).is_dir():
+        raise UsxError(f"source {choice.kind!r} is neither 'model' nor 'parametric' nor a folder of people")
+    return MeshFolderSpines(Path(choice.kind), choice.axes, first)
