@@ -25,6 +25,8 @@ from usx_phantom.trouble_plan import plan_trouble, wrong_calibration
 from usx_phantom.truth_writing import write_motion, write_truth
 
 FORMAT_VERSION = 1
+# Raised whenever simulated images change, so that folders made before are not taken for the same.
+IMAGES = 2
 DEVICE_ERROR_MM, DEVICE_ERROR_DEG = 5.0, 3.0
 CLICK_ERROR_MM = (2.0, 3.5)
 
@@ -115,7 +117,7 @@ def _write_still(scene: Scene, folder: Path, settings: AcquisitionSettings, swee
 def _description(settings: AcquisitionSettings, source: dict[str, Any], sweep: Sweep) -> dict[str, Any]:
     """acquisition.yaml: how the folder was made and the errors that are in it on purpose."""
     words: dict[str, Any] = {
-        "format_version": FORMAT_VERSION, "source": source, "settings": settings.as_dict(),
+        "format_version": FORMAT_VERSION, "images": IMAGES, "source": source, "settings": settings.as_dict(),
         "frames": settings.sweep.frames, "frame_names": dict(FRAMES),
         "stated_errors": {"cbct_to_world_mm": DEVICE_ERROR_MM, "cbct_to_world_deg": DEVICE_ERROR_DEG,
                           "clicks_mm": list(CLICK_ERROR_MM),

@@ -94,6 +94,7 @@ def is_made(folder: Path, settings: AcquisitionSettings, source: dict[str, Any])
     try:
         made = yaml.safe_load((folder / "acquisition.yaml").read_text())
         return bool(made["format_version"] == acquisition.FORMAT_VERSION and made["source"] == source
+                    and made.get("images") == acquisition.IMAGES
                     and made["settings"] == settings.as_dict() and (folder / "bag" / "metadata.yaml").is_file())
     except (OSError, KeyError, TypeError, yaml.YAMLError):
         return False

@@ -198,11 +198,14 @@ def test_same_seed_same_bytes(folder, tmp_path):
             assert digest(mine) == digest(folder / name), name
 
 
-def test_reused_replaced_and_never_overwritten(folder, tmp_path, capsys):
+def test_reused_replaced_and_never_overwritten(folder, tmp_path, capsys, monkeypatch):
     before = (folder / "acquisition.yaml").stat().st_mtime_ns
     assert main([*SHORT, "--out", str(folder)]) == 0
     assert "reused" in capsys.readouterr().out
     assert (folder / "acquisition.yaml").stat().st_mtime_ns == before
+    monkeypatch.setattr(acquisition, "IMAGES", acquisition.IMAGES + 1)
+    assert main([*SHORT, "--out", str(folder)]) == 2  # made by simulators of another revision
+    monkeypatch.undo()
     other = [*SHORT, "--out", str(folder)]
     other[1] = "6"
     assert main(other) == 2
