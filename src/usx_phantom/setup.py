@@ -25,6 +25,7 @@ setup(
             "make_phantom = usx_phantom.make_phantom:main",
             "phantom_pictures = usx_phantom.phantom_pictures:main",
             "compare_shapes = usx_phantom.shape_comparison:main",
+            "shape_report = usx_phantom.shape_report:main",
             "fit_mean_shapes = usx_phantom.shape_fitting:main",
         ],
     },
