@@ -21,15 +21,16 @@ setup(
     zip_safe=False,
     entry_points={
         "console_scripts": [
-            "import_labelmap = usx_phantom.import_labelmap:main",
+            "compare_shapes = usx_phantom.shape_comparison:main",
+            "fit_mean_shapes = usx_phantom.shape_fitting:main",
             "imaging_pictures = usx_phantom.imaging_pictures:main",
+            "import_labelmap = usx_phantom.import_labelmap:main",
             "make_phantom = usx_phantom.make_phantom:main",
-            "xray_report = usx_phantom.xray_report:main",
             "phantom_pictures = usx_phantom.phantom_pictures:main",
             "posture_report = usx_phantom.posture_report:main",
-            "compare_shapes = usx_phantom.shape_comparison:main",
+            "shape_report = usx_phantom.shape_report:main",
             "ultrasound_report = usx_phantom.ultrasound_report:main",
-            "fit_mean_shapes = usx_phantom.shape_fitting:main",
+            "xray_report = usx_phantom.xray_report:main",
         ],
     },
 )

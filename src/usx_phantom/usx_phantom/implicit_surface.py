@@ -16,7 +16,7 @@ CONE_COLUMNS = 13
 BODY_NAMES = (
     "half_width", "half_depth", "half_height", "waist_lateral", "waist_sagittal", "squareness", "kidney",
     "upper_slope", "lower_slope", "upper_hollow", "lower_hollow", "upper_hollow_y", "lower_hollow_y",
-    "width_taper", "depth_taper", "rim_radius", "back_flatness", "shear", "centre_y", "centre_z",
+    "width_taper", "depth_taper", "rim_radius", "back_flatness", "shear", "centre_y", "centre_z", "rim_lateral",
 )
 CANAL_NAMES = ("half_width", "half_depth", "centre_y", "apex_narrowing", "slope")
 
@@ -79,7 +79,7 @@ def _body_distance(x: float, y: float, z: float, b: np.ndarray) -> float:
     upper = b[2] + b[7] * y - b[9] * math.exp(-1.5 * (u * u + ((y - b[11]) / b[1]) ** 2))
     lower = -b[2] + b[8] * y + b[10] * math.exp(-1.5 * (u * u + ((y - b[12]) / b[1]) ** 2))
     plates = max(z - upper, lower - z)
-    return _soft_max(side, plates, b[15])
+    return _soft_max(side, plates, b[15] + b[20] * min(u * u, 1.0))
 
 
 @njit(cache=True)

@@ -27,7 +27,7 @@ DESCRIPTION = """Make a digital lumbar spine and everything that would be record
 ultrasound sweep (rosbag2), a lateral X-ray (DICOM), a CBCT (DICOM series), the parameters that an operator knows
 (params.yaml), and the truth for comparison. The same options and seed give the same folder. Not for medical use."""
 # Raised whenever sampled spines change, so that folders made before are not taken for the same.
-GENERATOR = 3
+GENERATOR = 4
 EXAMPLES = """examples:
   make_phantom --out out/phantom                          a sampled spine, seed 0, a sweep of 11 s
   make_phantom --seed 7 --out p7 --frames 60 --duration 6 a short acquisition of another person

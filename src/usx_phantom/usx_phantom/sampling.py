@@ -21,6 +21,8 @@ _INFERIOR = [_INDEX[n] for n in ("inferior_root", "inferior_tip")]
 _SPINOUS = [_INDEX[n] for n in ("spinous_root", "spinous_middle", "spinous_tip")]
 _PEDICLE = _INDEX["pedicle"]
 
+# Half axes (height, thickness) of the tip of a person's transverse process as parts of those of the mean.
+_TIP = (0.60, 0.90)
 # Between levels of one person (neighbours of one spine are alike).
 LEVEL_CORRELATION = 0.7
 # Men against women: end-plate width 43.9 against 38.0 mm at L1 (CTSpinoPelvic1K, n 315/339), heights 30.3/29.2.
@@ -29,36 +31,37 @@ SEX_WIDTH, SEX_HEIGHT = 0.065, 0.025
 # name -> relative or absolute standard deviation of one person's value about the mean of the sex.
 SPREADS = {
     "width": 0.060,  # end-plate width SD 2.45-3.5 mm of 38-47 (CTSpinoPelvic1K, robust SD)
-    "depth": 0.060,  # end-plate depth SD 3.5 of 35.7 (Cook & Baker 2021, L5), of which size is a part
-    "height": 0.055,  # body height SD 1.8-2.2 of 27-30 (Gilad 1985; CTSpinoPelvic1K)
+    "depth": 0.040,  # end-plate depth SD 3.5 of 35.7 (Cook & Baker 2021, L5), of which size is a part
+    "height": 0.046,  # body height SD 1.8-2.2 of 27-30 (Gilad 1985; CTSpinoPelvic1K)
     "canal_width": 0.080,  # SD 2.2 of 25 (CTSpinoPelvic1K, robust SD)
-    "canal_depth": 0.110,  # SD 2.1 of 15.6 (Cook & Baker 2021, L5)
-    "pedicle": 0.140,  # width SD 2.3 of 16.1 (Cook & Baker 2021, L5)
+    "canal_depth": 0.140,  # SD 2.0-2.9 of 14-16 (Griffith 2016, Yadav 2020)
+    "pedicle_width": 0.150,  # SD 1.7-2.0 of 8-10 (Zindrick 1987), 2.3 of 16.1 (Cook & Baker 2021, L5)
+    "pedicle_height": 0.100,  # SD 1.9 of 12.9 (Cook & Baker 2021, L5), of which size is a part
     "transverse_length": 0.120,  # span SD 8.2-9.2 of 73-93 (CTSpinoPelvic1K), of which size is a part
     "posterior": 0.050,
-    "superior_length": 0.100,
-    "inferior_length": 0.100,
-    "spinous_length": 0.100,
+    "superior_length": 0.110,
+    "inferior_length": 0.110,
+    "spinous_length": 0.060,  # SD 3.6 of 52 with the canal (Clouthier 2023), of which size is a part
     "spinous_height": 0.090,
     "spinous_thickness": 0.150,
-    "transverse_lift": 0.10,  # rad
-    "transverse_sweep": 0.10,
-    "superior_tilt": 0.07,
-    "inferior_tilt": 0.07,
-    "superior_splay": 0.07,
-    "inferior_splay": 0.07,
-    "spinous_droop": 0.07,
-    "radius": 0.060,
-    "wedge": 0.022,  # anterior/posterior height ratio SD 0.05-0.07 (CTSpinoPelvic1K)
-    "hollow": 0.7,  # mm
+    "transverse_lift": 0.13,  # rad
+    "transverse_sweep": 0.13,
+    "superior_tilt": 0.10,
+    "inferior_tilt": 0.10,
+    "superior_splay": 0.09,
+    "inferior_splay": 0.09,
+    "spinous_droop": 0.09,
+    "radius": 0.100,
+    "wedge": 0.019,  # anterior/posterior height ratio SD 0.05-0.07 (CTSpinoPelvic1K)
+    "hollow": 0.9,  # mm
     "waist": 0.03,
     "squareness": 0.12,
     "kidney": 0.05,
     "shear": 0.03,
-    "jitter": 0.45,  # mm, of every joint between parts
-    "asymmetry": 0.40,  # mm, of every joint, one side against the other
-    "asymmetry_angle": 0.035,  # rad
-    "asymmetry_length": 0.03,
+    "jitter": 0.92,  # mm, of every joint between parts
+    "asymmetry": 0.36,  # mm, of every joint, one side against the other
+    "asymmetry_angle": 0.038,  # rad
+    "asymmetry_length": 0.04,
 }
 
 
@@ -106,6 +109,7 @@ def sample_vertebra(level: str, subject: Subject, rng: np.random.Generator, ampl
     _change_body(body, draw, (width, depth, height))
     _resize_posterior(mean, parts, canal, draw, (posterior, depth, height))
     _turn_processes(parts, draw)
+    _sharpen_tips(parts)
     parts[:, 6:10] *= np.exp(amplitude * SPREADS["radius"] * rng.normal(size=(len(parts), 4)))
     joint = _jitter(parts, rng, amplitude * SPREADS["jitter"])
     joint[len(PAIRED_PARTS):, [0, 3]] = 0.0
@@ -134,7 +138,7 @@ def _resize_posterior(mean: VertebraShape, parts: np.ndarray, canal: np.ndarray,
     posterior, depth, height = scale
     wall = mean.body[1]
     parts[:, 6:10] *= posterior
-    parts[_PEDICLE, 6:10] *= draw.factor("pedicle")
+    _resize_pedicle(parts, draw)
     shift_wall = wall * (depth - 1.0)
     wider = mean.canal[0] * posterior * (draw.factor("canal_width") - 1.0)
     deeper = mean.canal[1] * posterior * (draw.factor("canal_depth") - 1.0)
@@ -147,6 +151,24 @@ def _resize_posterior(mean: VertebraShape, parts: np.ndarray, canal: np.ndarray,
     canal[0] = posterior * canal[0] + wider
     canal[1] = posterior * canal[1] + deeper
     canal[2] = wall + posterior * (canal[2] - wall) + shift_wall + deeper
+
+
+def _resize_pedicle(parts: np.ndarray, draw: _Draw) -> None:
+    """Pedicles widen to the side, so that the canal keeps its width, and push the roots of the transverse processes."""
+    parts[_PEDICLE, [6, 8]] *= draw.factor("pedicle_height")
+    wider = parts[_PEDICLE, [7, 9]] * (draw.factor("pedicle_width") - 1.0)
+    parts[_PEDICLE, [7, 9]] += wider
+    parts[_PEDICLE, [0, 3]] += wider
+    parts[_TRANSVERSE[0], [0, 3]] += (2.0 * wider[0], wider[0])
+    parts[_TRANSVERSE[1], 0] += wider[0]
+
+
+def _sharpen_tips(parts: np.ndarray) -> None:
+    """Tips of transverse processes thinner than the mean's, where the tips of many people have run together."""
+    tip = parts[_TRANSVERSE[1]]
+    axis = tip[3:6] - tip[0:3]
+    tip[3:6] += (1.0 - _TIP[0]) * 0.5 * tip[8] * axis / np.linalg.norm(axis)
+    tip[8:10] *= _TIP
 
 
 def _swing(parts: np.ndarray, rows: list[int], pivot: np.ndarray, angles: tuple[float, float, float],

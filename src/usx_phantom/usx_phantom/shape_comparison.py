@@ -38,18 +38,18 @@ def surface_samples(mesh: Mesh, count: int, seed: int = 0) -> tuple[np.ndarray, 
     return points, normals[picked] / areas[picked][:, None]
 
 
-def distances_to(mesh: Mesh, points: np.ndarray) -> np.ndarray:
-    """Distances (N,) mm of `points` to the surface: nearest of 30,000 samples, along its normal where that is less."""
-    samples, normals = surface_samples(mesh, DENSE, seed=7)
+def distances_to(mesh: Mesh, points: np.ndarray, dense: int = DENSE) -> np.ndarray:
+    """Distances (N,) mm of `points` to the surface: nearest of `dense` samples, along its normal where that is less."""
+    samples, normals = surface_samples(mesh, dense, seed=7)
     straight, nearest = cKDTree(samples).query(points)
     plane = np.abs(((points - samples[nearest]) * normals[nearest]).sum(1))
     return np.where(straight < 3.0, plane, straight)
 
 
-def mean_surface_distance(a: Mesh, b: Mesh) -> float:
-    """Mean symmetric surface distance (mm) of two meshes in one frame."""
-    there = distances_to(b, surface_samples(a, SPARSE)[0]).mean()
-    back = distances_to(a, surface_samples(b, SPARSE)[0]).mean()
+def mean_surface_distance(a: Mesh, b: Mesh, dense: int = DENSE, sparse: int = SPARSE) -> float:
+    """Mean symmetric surface distance (mm) of two meshes in one frame: `sparse` points of each to the other."""
+    there = distances_to(b, surface_samples(a, sparse)[0], dense).mean()
+    back = distances_to(a, surface_samples(b, sparse)[0], dense).mean()
     return float(0.5 * (there + back))
 
 
@@ -62,12 +62,13 @@ def similarity_fit(moving: Mesh, fixed: Mesh, steps: int = 40) -> np.ndarray:
     for _ in range(steps):
         now = source @ total[:3, :3].T + total[:3, 3]
         forth, back = tree.query(now)[1], cKDTree(now).query(target)[1]
-        step = _similarity(np.concatenate([now, now[back]]), np.concatenate([target[forth], target]))
+        step = similarity(np.concatenate([now, now[back]]), np.concatenate([target[forth], target]))
         total = step @ total
     return total
 
 
-def _similarity(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def similarity(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """(4, 4) similarity of least squared distance from points `a` (N, 3) to `b` (N, 3) (Umeyama 1991)."""
     ma, mb = a.mean(0), b.mean(0)
     u, s, vt = np.linalg.svd((b - mb).T @ (a - ma))
     sign = np.array([1.0, 1.0, np.sign(np.linalg.det(u @ vt))])

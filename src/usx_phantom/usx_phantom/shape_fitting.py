@@ -1,7 +1,8 @@
 """Fits the numbers of the parametric vertebra to meshes: how data/mean_shapes.json was made.
 
 `fit_mean_shapes --meshes DIR --out FILE` with the mean L2..L5 of the morphable lumbar model (A. Clouthier,
-github.com/aclouthier/morphable-lumbar-model, MIT licence) as PLY, mm, RAS. Takes about ten minutes.
+github.com/aclouthier/morphable-lumbar-model, MIT licence) as PLY, mm, RAS. Takes about ten minutes; with
+`--start data/mean_shapes.json` only the sizes of the bodies are matched again, in a minute or two.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import re
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +26,27 @@ from usx_common.errors import UsxError
 from usx_common.meshes import Mesh, read_mesh
 from usx_phantom.implicit_surface import BODY_NAMES, CANAL_NAMES
 from usx_phantom.mesh_import import AXES
+from usx_phantom.morphometry import measure
+from usx_phantom.published_morphometry import published
 from usx_phantom.shape_comparison import surface_samples
-from usx_phantom.vertebra import MIDLINE_PARTS, PARTS, VertebraShape, first_guess
+from usx_phantom.template import shape_mesh
+from usx_phantom.vertebra import MIDLINE_PARTS, PARTS, VertebraShape, first_guess, read_mean_shapes
 
 # Each level starts from its neighbour; L3 from the hand-made guess.
 ORDER = (("L3", None), ("L2", "L3"), ("L4", "L3"), ("L5", "L4"))
 SURFACE, SATURATION = 2600, 6.0
 WEIGHTS, EVALUATIONS = (0.3, 0.1, 0.04), 14
+COMMENT = ("Numbers of the mean L2..L5 (mm, rad; columns in vertebra.py), fitted by fit_mean_shapes (shape_fitting.py) "
+           "to the mean of 87 patients of the morphable lumbar model of A. Clouthier (github.com/aclouthier/"
+           "morphable-lumbar-model, MIT licence). Position: body centre (y posterior, z cranial) and tilt (deg) in "
+           "that mean spine.")
+# Numbers of the body that set its sizes, and by how much (mm, or of 1) each may be expected to change.
+SIZES = {"half_width": 0.7, "half_depth": 0.5, "half_height": 0.5, "upper_slope": 0.03, "lower_slope": 0.03,
+         "width_taper": 0.02, "depth_taper": 0.02, "rim_lateral": 2.0}
+MATCHED = ("endplate_width_superior", "endplate_width_inferior", "endplate_depth_superior",
+           "endplate_depth_inferior", "body_height_anterior", "body_height_posterior")
+# How far (published SDs) a matched size may lie from the published mean where the meshes' own lies farther.
+MATCH_LIMIT = 0.5
 
 
 def body_frame(mesh: Mesh) -> np.ndarray:
@@ -73,7 +89,7 @@ def field_samples(mesh: Mesh, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np
 
 def _steps() -> np.ndarray:
     """By how much each number may be expected to differ from the start of a fit."""
-    body = np.array([2, 2, 1.5, .05, .05, .4, .1, .1, .1, 1, 1, 4, 4, .05, .05, 1.5, .1, .1, 1e-4, 1e-4])
+    body = np.array([2, 2, 1.5, .05, .05, .4, .1, .1, .1, 1, 1, 4, 4, .05, .05, 1.5, .1, .1, 1e-4, 1e-4, 1.5])
     canal = np.array([1.5, 1.5, 3, .2, .2])
     parts = np.tile([3, 3, 3, 3, 3, 3, 2, 1.5, 2, 1.5, .4], (len(PARTS), 1))
     for row, name in enumerate(PARTS):
@@ -110,6 +126,36 @@ def fit(start: VertebraShape, mesh: Mesh) -> tuple[VertebraShape, np.ndarray, fl
     return shape, transforms.invert(mesh_to_shape), left
 
 
+def match_sizes(level: str, shape: VertebraShape, mesh: Mesh) -> VertebraShape:
+    """`shape` with the body changed a little so that its end plates and heights measure as those of `mesh` do.
+
+    A surface fit leaves the rims up to 2 mm off, where few points of the surface lie. A size of the mesh that is far
+    from the published mean (the mean of patients is not that of the healthy) is drawn to `MATCH_LIMIT` SDs of it.
+    """
+    measured, goal = measure(mesh), []
+    for name in MATCHED:
+        known = published().get((name, level))
+        reach = (-np.inf, np.inf) if known is None else (known.mean - MATCH_LIMIT * known.sd,
+                                                         known.mean + MATCH_LIMIT * known.sd)
+        goal.append(float(np.clip(measured[name], *reach)))
+    places = [BODY_NAMES.index(name) for name in SIZES]
+    steps = np.array(list(SIZES.values()))
+
+    def changed(t: np.ndarray) -> VertebraShape:
+        body = shape.body.copy()
+        body[places] += steps * (t - 1.0)
+        return replace(shape, body=body)
+
+    def residual(t: np.ndarray) -> np.ndarray:
+        found = measure(shape_mesh(changed(t), 1.2))
+        misses = [found[name] - value for name, value in zip(MATCHED, goal, strict=True)]
+        return np.concatenate([misses, 0.1 * (t - 1.0)])
+
+    # Unknowns start at 1 because steps of differences are relative; large ones see past the grain of the mesh.
+    best = least_squares(residual, np.ones(len(places)), diff_step=0.5, max_nfev=10)
+    return changed(best.x)
+
+
 def as_table(shape: VertebraShape, shape_to_patient: np.ndarray) -> dict[str, Any]:
     """One level's entry of mean_shapes.json."""
     centre = shape_to_patient[:3, 3]
@@ -127,21 +173,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--meshes", type=Path, required=True, metavar="DIR",
                         help="folder with L2.ply .. L5.ply, mm, RAS")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="JSON file to write")
+    parser.add_argument("--start", type=Path, metavar="FILE",
+                        help="JSON file written before: match the sizes of its bodies, fit no surface")
     options = parser.parse_args(arguments)
     shapes: dict[str, VertebraShape] = {}
     levels: dict[str, Any] = {}
     try:
         for level, origin in ORDER:
             mesh = read_mesh(options.meshes / f"{level}.ply").transformed(AXES["RAS"])
+            if options.start is not None:
+                mean = read_mean_shapes(options.start)[level]
+                pose = Rotation.from_euler("x", mean.tilt).as_matrix()
+                levels[level] = as_table(match_sizes(level, mean.shape, mesh),
+                                         transforms.make_transform(pose, np.array([0.0, *mean.centre])))
+                continue
             to_body = body_frame(mesh)
             start = first_guess() if origin is None else shapes[origin]
             shapes[level], shape_to_mesh, left = fit(start, mesh.transformed(to_body))
-            levels[level] = as_table(shapes[level], transforms.invert(to_body) @ shape_to_mesh)
+            levels[level] = as_table(match_sizes(level, shapes[level], mesh),
+                                     transforms.invert(to_body) @ shape_to_mesh)
             print(f"{level}: {left:.2f} mm left at the surface", flush=True)
     except UsxError as error:
         print(f"fit_mean_shapes: {error}", file=sys.stderr)
         return 2
-    text = json.dumps({"comment": "made by fit_mean_shapes (shape_fitting.py)",
+    text = json.dumps({"comment": COMMENT,
                        "levels": dict(sorted(levels.items()))}, indent=1)
     compact = re.sub(r"\[\s+([-\d.,\s]+?)\s+\]", lambda m: "[" + re.sub(r"\s+", " ", m.group(1)) + "]", text)
     options.out.write_text(compact + "\n")

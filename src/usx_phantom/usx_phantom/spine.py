@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
@@ -12,6 +12,7 @@ from usx_common import transforms
 from usx_common.levels import LEVELS
 from usx_common.meshes import Mesh
 from usx_phantom.sampling import sample_subject, sample_vertebra
+from usx_phantom.surface_detail import DetailSettings, lip_displacements, sample_lips, smooth_field
 from usx_phantom.template import DEFAULT_SPACING, carried_mesh
 from usx_phantom.vertebra import Solid, VertebraShape, mean_vertebra
 
@@ -19,6 +20,9 @@ from usx_phantom.vertebra import Solid, VertebraShape, mean_vertebra
 JOINT_GAP = 1.6
 # Bones that would run deeper into each other are drawn anew (mm); shallower ones give way at the joint.
 CLASH_LIMIT = 2.0
+# The mean spine is that of patients, whose discs are lower (7.1 mm on the average of L2 to L5, Clouthier 2023) than the
+# published ones: the space between two bodies is stretched by this, L1-L2 .. L4-L5.
+DISC_STRETCH = (0.87, 1.0, 1.12, 1.33)
 
 
 @dataclass(frozen=True)
@@ -29,9 +33,10 @@ class SpineSettings:
     lordosis_sd: float = 6.0
     tilt_sd: float = 1.2
     bend_sd: float = 1.5
-    disc_sd: float = 0.09
-    warp_sd: float = 0.45
+    disc_sd: float = 1.7
+    warp_sd: float = 0.55
     warp_length: float = 14.0
+    detail: DetailSettings = field(default_factory=DetailSettings)
 
 
 @dataclass(frozen=True)
@@ -60,11 +65,25 @@ def sample_spine(seed: int, settings: SpineSettings | None = None, spacing: floa
     rng = np.random.default_rng(np.random.SeedSequence([0x5350494E, int(seed)]))
     shapes, poses = _draw(settings, rng)
     meshes = _meshes(shapes, poses, spacing)
-    sizes = np.cumsum([len(mesh.vertices) for mesh in meshes.values()])[:-1]
-    noise = smooth_noise(np.concatenate([mesh.vertices for mesh in meshes.values()]), settings, rng)
-    parts = np.split(noise, sizes)
-    return Spine({level: Mesh(mesh.vertices + part, mesh.faces)
-                  for (level, mesh), part in zip(meshes.items(), parts, strict=True)}, poses)
+    meshes = {level: mesh.transformed(transforms.invert(poses[level])) for level, mesh in meshes.items()}
+    return Spine(_detailed(meshes, shapes, poses, settings, rng), poses)
+
+
+def _detailed(meshes: dict[str, Mesh], shapes: dict[str, VertebraShape], poses: dict[str, np.ndarray],
+              settings: SpineSettings, rng: np.random.Generator) -> dict[str, Mesh]:
+    """Meshes in patient coordinates, from those in the vertebrae's frames: with osteophytes, warp and roughness."""
+    detail, score = settings.detail, float(rng.normal())
+    vertices = []
+    for level, mesh in meshes.items():
+        lips = sample_lips(detail, score, rng)
+        moved = mesh.vertices + settings.amplitude * lip_displacements(mesh.vertices, shapes[level], lips)
+        vertices.append(transforms.apply(poses[level], moved))
+    points = np.concatenate(vertices)
+    noise = smooth_field(points, rng, settings.amplitude * settings.warp_sd, settings.warp_length)
+    for sd, length in zip(detail.roughness, detail.roughness_length, strict=True):
+        noise += smooth_field(points, rng, settings.amplitude * sd, length)
+    parts = np.split(points + noise, np.cumsum([len(mesh.vertices) for mesh in meshes.values()])[:-1])
+    return {level: Mesh(part, mesh.faces) for (level, mesh), part in zip(meshes.items(), parts, strict=True)}
 
 
 def _draw(settings: SpineSettings, rng: np.random.Generator
@@ -133,14 +152,15 @@ def _stack(shapes: dict[str, VertebraShape], settings: SpineSettings, rng: np.ra
     noise = np.radians(settings.tilt_sd) * rng.normal(size=len(LEVELS))
     extra = more * spread + noise
     bends = np.radians(settings.bend_sd) * rng.normal(size=(len(LEVELS), 2))
-    disc = np.exp(settings.disc_sd * rng.normal(size=len(LEVELS)) + 0.05 * rng.normal())
+    scores = np.sqrt(0.4) * rng.normal() + np.sqrt(0.6) * rng.normal(size=len(LEVELS))
+    taller = settings.disc_sd * np.clip(scores, -2.0, 2.2)
     centres = [np.zeros(3)]
     for i in range(1, len(LEVELS)):
         step = np.array([0.0, *(np.subtract(means[i].centre, means[i - 1].centre))])
         mean_bone = means[i].shape.body[2] + means[i - 1].shape.body[2]
         bone = shapes[LEVELS[i]].body[2] + shapes[LEVELS[i - 1]].body[2]
         length = np.linalg.norm(step)
-        new_length = bone + (length - mean_bone) * disc[i]
+        new_length = bone + (length - mean_bone) * DISC_STRETCH[i - 1] + taller[i]
         turn = Rotation.from_euler("xy", [0.5 * (extra[i] + extra[i - 1]), 0.5 * (bends[i, 0] + bends[i - 1, 0])])
         centres.append(centres[-1] + turn.apply(step / length * new_length))
     middle = centres[2]
@@ -149,14 +169,6 @@ def _stack(shapes: dict[str, VertebraShape], settings: SpineSettings, rng: np.ra
         rotation = Rotation.from_euler("xyz", [means[i].tilt + extra[i], bends[i, 0], bends[i, 1]])
         poses[level] = transforms.make_transform(rotation.as_matrix(), centres[i] - middle)
     return poses
-
-
-def smooth_noise(points: np.ndarray, settings: SpineSettings, rng: np.random.Generator, waves: int = 96) -> np.ndarray:
-    """Displacements (N, 3) mm of a smooth Gaussian random field (random Fourier features, Rahimi and Recht 2007)."""
-    frequencies = rng.normal(size=(waves, 3)) / settings.warp_length
-    phases = rng.uniform(0.0, 2.0 * np.pi, waves)
-    weights = rng.normal(size=(waves, 3)) * np.sqrt(2.0 / waves) * settings.warp_sd * settings.amplitude
-    return np.cos(points @ frequencies.T + phases) @ weights
 
 
 class JointField:

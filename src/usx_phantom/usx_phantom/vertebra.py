@@ -70,7 +70,7 @@ class Solid:
 
 @dataclass(frozen=True)
 class VertebraShape:
-    """Numbers of one vertebra (mm, rad, its own frame): `body` (20,), `canal` (5,), `parts` (13, 11), `blend`.
+    """Numbers of one vertebra (mm, rad, its own frame): `body` (21,), `canal` (5,), `parts` (13, 11), `blend`.
 
     `right`: (10, 11) the paired parts of the right side, mirrored to the left; None = as on the left.
     """
@@ -120,7 +120,7 @@ def _cones(parts: np.ndarray) -> np.ndarray:
 
 def first_guess() -> VertebraShape:
     """A hand-made third lumbar vertebra from which fits start (mm)."""
-    body = np.array([24, 17, 14.5, .08, .05, 2.3, .12, 0, 0, 1.5, 1.5, 1, 1, 0, 0, 4, .1, 0, 0, 0.0])
+    body = np.array([24, 17, 14.5, .08, .05, 2.3, .12, 0, 0, 1.5, 1.5, 1, 1, 0, 0, 4, .1, 0, 0, 0, 0.0])
     canal = np.array([11.5, 8, 24, .35, 0])
     rows = {
         "pedicle": (14, 12, 6, 17, 26, 5, 7, 4.5, 7, 4.5, 0),
@@ -161,11 +161,18 @@ def mean_vertebra(level: str) -> MeanVertebra:
     """
     if level == "L1":
         return _first_lumbar(mean_vertebra("L2"))
-    table = json.loads((Path(__file__).parent / "data" / "mean_shapes.json").read_text())["levels"][level]
-    parts = np.array([table["parts"][name] for name in PARTS], float)
-    shape = VertebraShape(np.array([table["body"][name] for name in BODY_NAMES], float),
-                          np.array([table["canal"][name] for name in CANAL_NAMES], float), parts, table["blend"])
-    return MeanVertebra(shape, tuple(table["centre"]), float(np.radians(table["tilt_deg"])))
+    return read_mean_shapes(Path(__file__).parent / "data" / "mean_shapes.json")[level]
+
+
+def read_mean_shapes(path: Path) -> dict[str, MeanVertebra]:
+    """Level -> mean vertebra of a file that fit_mean_shapes wrote."""
+    found = {}
+    for level, table in json.loads(path.read_text())["levels"].items():
+        parts = np.array([table["parts"][name] for name in PARTS], float)
+        shape = VertebraShape(np.array([table["body"][name] for name in BODY_NAMES], float),
+                              np.array([table["canal"][name] for name in CANAL_NAMES], float), parts, table["blend"])
+        found[level] = MeanVertebra(shape, tuple(table["centre"]), float(np.radians(table["tilt_deg"])))
+    return found
 
 
 def _first_lumbar(second: MeanVertebra) -> MeanVertebra:
