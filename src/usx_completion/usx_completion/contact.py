@@ -1,4 +1,4 @@
-"""Neighbouring vertebrae that run into each other, and poses that give way until they do not.
+"""Neighbouring vertebrae that run into each other: poses, then the bones where they touch, give way.
 
 A vertex counts as inside its neighbour when it lies behind the plane of the neighbour's nearest vertex: right to a
 fraction of the vertex spacing, and fast.
@@ -19,8 +19,9 @@ REACH_MM = 5.0
 MARGIN_MM = 5.0  # poses give way by less than this
 TOLERATED_MM = 0.3
 # how freely a pose gives way: radians and mm
-GIVE = np.array([0.05, 0.05, 0.05, 2.0, 2.0, 2.0])
-CONTACT_SD_MM = 0.3
+GIVE = np.array([0.02, 0.02, 0.02, 0.6, 0.6, 0.6])
+CONTACT_SD_MM = 2.0
+DENT_MM = 3.0  # how far around a contact the bones give way
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def contacts(still: Bone, moving: Bone, moving_to_still: Matrix) -> Contacts:
         np.concatenate([arrived_depth, own_depth]))
 
 
-def separate(shapes: NDArray, normals: NDArray, poses: NDArray, fixed: int, rounds: int = 6
+def separate(shapes: NDArray, normals: NDArray, poses: NDArray, fixed: int, rounds: int = 7
              ) -> tuple[NDArray[np.float64], float]:
     """(L, 4, 4) poses at which neighbours touch as little as possible, and how deep (mm) they still touch.
 
@@ -114,6 +115,41 @@ def _give_way(still: tuple[NDArray, NDArray], moving: tuple[NDArray, NDArray], m
         step = np.linalg.solve(system, weight * jacobian.T @ (found.depths + 0.1))
         moving_to_still = moving_to_still @ make_transform(rotation_matrix(step[:3]), step[3:])
     return best, least
+
+
+def fit_joints(shapes: NDArray, normals: NDArray, poses: NDArray, rounds: int = 4) -> tuple[NDArray[np.float64], float]:
+    """(L, V, 3) shapes whose surfaces draw back by half the depth each where neighbours run into each other.
+
+    The displacement fades over ``DENT_MM``, so that joint surfaces come to fit each other. Also how deep (mm) they
+    still touch. Arguments as of `separate`.
+    """
+    shapes, deepest = shapes.copy(), 0.0
+    for upper in range(len(shapes) - 1):
+        lower = upper + 1
+        lower_to_upper = invert(poses[upper]) @ poses[lower]
+        for turn in range(rounds + 1):
+            bones = near_parts((shapes[upper], normals[upper]), (shapes[lower], normals[lower]), lower_to_upper)
+            found = contacts(*bones, lower_to_upper) if bones is not None else None
+            if found is None or found.deepest <= TOLERATED_MM or turn == rounds:
+                break
+            half = 0.5 * (found.depths + 0.1)[:, None] * found.pushes
+            shapes[lower] += _dent(shapes[lower], found.points, half)
+            shapes[upper] -= _dent(shapes[upper], apply(lower_to_upper, found.points), half @ lower_to_upper[:3, :3].T)
+        deepest = max(deepest, found.deepest if found is not None else 0.0)
+    return shapes, deepest
+
+
+def _dent(points: NDArray, centres: NDArray, pushes: NDArray) -> NDArray[np.float64]:
+    """(V, 3) displacements of points that are the mean of the pushes near them and fade farther away."""
+    reach = 3.0 * DENT_MM
+    rows = _within(points, centres.min(axis=0) - reach, centres.max(axis=0) + reach)
+    squared = np.sum((points[rows, None] - centres[None]) ** 2, axis=2)
+    weights = np.exp(-0.5 * squared / DENT_MM**2)
+    result = np.zeros_like(points)
+    # beside a single contact the nearest one counts, among many their mean
+    nearest = weights.max(axis=1, keepdims=True)
+    result[rows] = nearest * (weights @ pushes) / np.maximum(weights.sum(axis=1, keepdims=True), 1e-12)
+    return result
 
 
 def _within(points: NDArray, low: NDArray, high: NDArray) -> NDArray[np.int64]:

@@ -102,7 +102,7 @@ def _near_plates(local: NDArray, body: NDArray[np.bool_]) -> list[NDArray[np.flo
 
 def _tips(local: NDArray, arch: NDArray[np.bool_]) -> dict[str, NDArray[np.float64]]:
     x, z = local[:, 0], local[:, 2]
-    found = {"spinous tip": _extreme(local, np.abs(x) < 15.0, [0.0, 1.0, 0.0])}
+    found: dict[str, NDArray | None] = {"spinous tip": _extreme(local, np.abs(x) < 15.0, [0.0, 1.0, 0.0])}
     for name, side in (("left", 1.0), ("right", -1.0)):
         wide = arch & (side * x > 5.0)
         low = (side * x < 28.0) & (z < 0.0) & (local[:, 1] < 46.0)  # the spinous process lies farther behind
@@ -114,7 +114,7 @@ def _tips(local: NDArray, arch: NDArray[np.bool_]) -> dict[str, NDArray[np.float
 
 def _plates(local: NDArray, body: NDArray[np.bool_]) -> dict[str, NDArray[np.float64]]:
     x, y, z = local.T
-    found = {}
+    found: dict[str, NDArray | None] = {}
     for name, side in (("upper", 1.0), ("lower", -1.0)):
         half = body & (side * z > 0.0)
         centre = local[half & (np.hypot(x, y) < 3.0)]

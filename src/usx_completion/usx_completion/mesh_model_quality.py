@@ -101,13 +101,15 @@ def explained_table(registered: Registered, model: ShapeModel) -> Table:
     directions = model.modes.reshape(model.mode_count, -1)
     directions = directions / np.linalg.norm(directions, axis=1, keepdims=True)
     rows: list[tuple[str | int | float, ...]] = []
+    errors = []
     for row in np.flatnonzero(registered.people.copies == 0):
         mean, shape = model.means[registered.people.levels[row]], registered.people.shapes[row]
         offset = (apply(align(shape, mean), shape) - mean).ravel()
         rest = offset - (directions @ offset) @ directions
-        rows.append((registered.names[row], *mean_error(offset.reshape(-1, 3), mean, model.faces),
-                     *mean_error(rest.reshape(-1, 3), mean, model.faces)))
-    rows.append(("all", *np.mean([row[1:] for row in rows], axis=0).tolist()))
+        errors.append((*mean_error(offset.reshape(-1, 3), mean, model.faces),
+                       *mean_error(rest.reshape(-1, 3), mean, model.faces)))
+        rows.append((registered.names[row], *errors[-1]))
+    rows.append(("all", *np.mean(errors, axis=0).tolist()))
     return Table(("mesh", "to_mean_vertex", "to_mean_normal", "left_over_vertex", "left_over_normal"), rows)
 
 
