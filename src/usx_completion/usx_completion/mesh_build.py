@@ -21,6 +21,7 @@ from usx_completion.shape_model import ShapeModel
 from usx_completion.surface_distance import surface_distances
 
 GENERATED_WEIGHT = 0.25  # of a generated vertebra in the modes
+FEWEST_FOR_OUTLIERS = 8  # vertebrae, mirrored copies included: among fewer, nobody can be told to be unusual
 FIRST_GENERATED_SEED = 20_000  # apart from the packaged model's and the demonstrations' seeds
 
 
@@ -112,6 +113,8 @@ def _without_outliers(registered: Registered, prior: ShapeModel, limit: float) -
     people = registered.people
     statistics = analyse(people, prior.body, 1)
     candidates = np.flatnonzero((people.groups == 0) & (people.mode_weights > 0.0))
+    if len(candidates) < FEWEST_FOR_OUTLIERS:
+        return registered
     distances = np.array([shape_distance(people.shapes[row], statistics.means[people.levels[row]], prior.faces)
                           for row in candidates])
     middle = float(np.median(distances))

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
 from usx_common.errors import UsxError
 from usx_common.levels import LEVELS
@@ -88,12 +89,13 @@ def analyse(people: People, body: NDArray[np.bool_], modes: int) -> Statistics:
 
 
 def weighted_mean_shape(shapes: NDArray, weights: NDArray, rounds: int = 5) -> NDArray[np.float64]:
-    """(V, 3) weighted mean of shapes (N, V, 3) after rigid alignment to each other, in the first one's frame."""
+    """(V, 3) weighted mean of shapes (N, V, 3) after rigid alignment to each other, lying as they do on average."""
     mean = shapes[int(np.argmax(weights))]
     share = weights / weights.sum()
     for _ in range(rounds):
         mean = np.einsum("n,nvi->vi", share, np.stack([apply(align(shape, mean), shape) for shape in shapes]))
-    return mean
+    turns = Rotation.from_matrix(np.stack([align(mean, shape)[:3, :3] for shape in shapes]))
+    return turns.mean(weights).apply(mean)
 
 
 def weighted_components(rows: NDArray, weights: NDArray, count: int
