@@ -17,6 +17,7 @@ from usx_completion.mesh_model_quality import (
     compactness_table,
     explained_table,
     generalisation_table,
+    joint_table,
     landmark_table,
     registration_table,
     specificity_table,
@@ -65,11 +66,9 @@ def build_from_meshes(options: argparse.Namespace, console: Console) -> None:
     prior, _ = load_shape_model()
     settings = BuildSettings(not options.no_mirror, options.largest_mean, options.outlier, options.jobs, options.cache)
     registered = register_subjects(subjects, prior, settings, options.augment_parametric)
-    people = len(np.unique(registered.people.subjects[(registered.people.groups == 0)
-                                                      & (registered.people.mode_weights > 0.0)]))
     for name, reason in registered.dropped:
         console.print(f"left out as an outlier: {name}, {reason}")
-    console.print(f"{people} people, {_count(registered)} vertebrae; learning")
+    console.print(f"{_people(registered)} people, {_count(registered)} vertebrae; learning")
     learned = learn(registered.people, registered.posed, prior, options.modes, MODE_COUNTS)
     tables = quality(registered, learned)
     if tested:
@@ -90,6 +89,7 @@ def quality(registered: Registered, learned: MeshModel) -> dict[str, Table]:
         "specificity": specificity_table(registered, learned),
         "compactness": compactness_table(learned.model),
         "spread": spread_table(learned),
+        "joints": joint_table(learned.model),
     }
 
 
@@ -117,7 +117,7 @@ def metadata(options: argparse.Namespace, registered: Registered, learned: MeshM
     real = registered.people.groups == 0
     names = sorted({name.split("/")[0] for name, one in zip(registered.names, real, strict=True) if one})
     spread = learned.model.spread
-    return {"seeds": "none: built from meshes", "count": str(len(names)), "subjects": " ".join(names),
+    return {"seeds": "none: built from meshes", "count": str(_people(registered)), "subjects": " ".join(names),
             "left_out": " ".join([*options.exclude, *options.test, *(name for name, _ in registered.dropped)]),
             "vertebrae": str(_count(registered)), "mirrored": str(not options.no_mirror),
             "generated_spines": str(options.augment_parametric),
@@ -131,6 +131,11 @@ def metadata(options: argparse.Namespace, registered: Registered, learned: MeshM
 def _count(registered: Registered) -> int:
     people = registered.people
     return int(np.sum((people.groups == 0) & (people.copies == 0) & (people.mode_weights > 0.0)))
+
+
+def _people(registered: Registered) -> int:
+    people = registered.people
+    return len(np.unique(people.subjects[(people.groups == 0) & (people.mode_weights > 0.0)]))
 
 
 def _print(console: Console, name: str, table: Table) -> None:

@@ -19,7 +19,7 @@ REACH_MM = 5.0
 MARGIN_MM = 5.0  # poses give way by less than this
 TOLERATED_MM = 0.3
 # how freely a pose gives way: radians and mm
-GIVE = np.array([0.02, 0.02, 0.02, 0.6, 0.6, 0.6])
+GIVE = np.array([0.01, 0.01, 0.01, 0.3, 0.3, 0.3])
 CONTACT_SD_MM = 2.0
 DENT_MM = 3.0  # how far around a contact the bones give way
 
@@ -76,7 +76,7 @@ def contacts(still: Bone, moving: Bone, moving_to_still: Matrix) -> Contacts:
         np.concatenate([arrived_depth, own_depth]))
 
 
-def separate(shapes: NDArray, normals: NDArray, poses: NDArray, fixed: int, rounds: int = 7
+def separate(shapes: NDArray, normals: NDArray, poses: NDArray, fixed: int, rounds: int = 5
              ) -> tuple[NDArray[np.float64], float]:
     """(L, 4, 4) poses at which neighbours touch as little as possible, and how deep (mm) they still touch.
 
@@ -137,6 +137,16 @@ def fit_joints(shapes: NDArray, normals: NDArray, poses: NDArray, rounds: int = 
             shapes[upper] -= _dent(shapes[upper], apply(lower_to_upper, found.points), half @ lower_to_upper[:3, :3].T)
         deepest = max(deepest, found.deepest if found is not None else 0.0)
     return shapes, deepest
+
+
+def overlaps(shapes: NDArray, normals: NDArray, poses: NDArray) -> NDArray[np.float64]:
+    """(L - 1,) mm that neighbouring levels run into each other; arguments as of `separate`."""
+    result = np.zeros(len(shapes) - 1)
+    for upper in range(len(shapes) - 1):
+        lower_to_upper = invert(poses[upper]) @ poses[upper + 1]
+        bones = near_parts((shapes[upper], normals[upper]), (shapes[upper + 1], normals[upper + 1]), lower_to_upper)
+        result[upper] = 0.0 if bones is None else contacts(*bones, lower_to_upper).deepest
+    return result
 
 
 def _dent(points: NDArray, centres: NDArray, pushes: NDArray) -> NDArray[np.float64]:

@@ -20,7 +20,7 @@ from usx_completion.shape_model import ShapeModel
 from usx_completion.spine_sampler import REFERENCE, SamplerSettings, make_sampler
 from usx_completion.spread_calibration import calibrate, mode_correlation
 
-PSEUDO_PEOPLE = 8.0
+PSEUDO_PEOPLE = 4.0
 MIRROR = np.array([1.0, -1.0, -1.0, -1.0, 1.0, 1.0])  # of a rotation vector and a translation, left for right
 
 
@@ -38,7 +38,7 @@ def learn(people: People, posed: NDArray[np.bool_], prior: ShapeModel, modes: in
     """A model of the people. ``prior``: the model whose topology they were registered with.
 
     ``posed`` (N,): rows whose pose in their frame means something. What few people tell badly leans on more: a level's
-    spread of a mode on the pooled one, level poses on the prior's (as if it were 8 people). A level that nobody gives
+    spread of a mode on the pooled one, level poses on the prior's (as if it were 4 people). A level that nobody gives
     takes the prior's mean. Raises UsxError with fewer than three people.
     """
     statistics = analyse(people, prior.body, modes)

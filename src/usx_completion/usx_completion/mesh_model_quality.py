@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,18 +12,20 @@ from usx_common.errors import UsxError
 from usx_common.levels import LEVELS
 from usx_common.meshes import Mesh
 from usx_common.transforms import apply
+from usx_completion.contact import overlaps
 from usx_completion.gaussian_process import Kernel, low_rank_basis
 from usx_completion.landmarks import NAMES, find_landmarks, transferred
 from usx_completion.leave_one_out import LeftOut, mean_error, process_fit
 from usx_completion.mesh_build import Registered, registration_distances
-from usx_completion.mesh_model import MeshModel
+from usx_completion.mesh_model import MeshModel, step_between
 from usx_completion.rigid import align
 from usx_completion.shape_model import ShapeModel
-from usx_completion.spine_sampler import make_sampler
+from usx_completion.spine_sampler import make_sampler, sample_model_spine
 from usx_completion.spread_calibration import real_amplitude, sampled_amplitude
 
 CHECK_SEED = 4711  # not the calibration's
 CHECKED_SPINES = 100
+JOINED_SPINES = 60
 PROCESS_RANK = 400
 
 
@@ -154,6 +157,26 @@ def spread_table(learned: MeshModel) -> Table:
     rows.append(("mean", len(learned.left_out.levels), *(float(v) for pair in means for v in pair)))
     return Table(("level", "vertebrae", "to_mean_left_out", "to_mean_sampled", "to_mean_ratio", "left_over_left_out",
                   "left_over_sampled", "left_over_ratio"), rows)
+
+
+def joint_table(model: ShapeModel) -> Table:
+    """How neighbours of sampled spines sit: overlap left (mm), and mean steps against the model's, y and z in mm."""
+    sampler = make_sampler(model)
+    depths, steps = [], []
+    for seed in range(JOINED_SPINES):
+        spine = sample_model_spine(sampler, seed)
+        shapes = np.stack([spine.local(level).vertices for level in LEVELS])
+        poses = np.stack([spine.vertebra_to_patient[level] for level in LEVELS])
+        depths.append(overlaps(shapes, sampler.normals(shapes), poses))
+        steps.append([step_between(upper, lower)[4:] for upper, lower in pairwise(poses)])
+    shift = np.mean(steps, axis=0) - model.step_mean[:, 4:]
+    found = np.asarray(depths)
+    limit = sampler.settings.overlap_mm
+    rows: list[tuple[str | int | float, ...]] = [
+        (f"{upper}-{lower}", float(found[:, gap].mean()), float(found[:, gap].max()),
+         float(np.mean(found[:, gap] > limit)), float(shift[gap, 0]), float(shift[gap, 1]))
+        for gap, (upper, lower) in enumerate(pairwise(LEVELS))]
+    return Table(("joint", "overlap_mean", "overlap_worst", "share_above_limit", "step_shift_y", "step_shift_z"), rows)
 
 
 def _with_process(left_out: LeftOut, model: ShapeModel) -> NDArray[np.float64]:

@@ -38,7 +38,7 @@ class SamplerSettings:
     process: float = 1.0
     posture: float = 1.0
     overlap_mm: float = 0.8
-    attempts: int = 4
+    attempts: int = 6
     rank: int = 160
 
     def __post_init__(self) -> None:
