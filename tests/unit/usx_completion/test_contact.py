@@ -8,7 +8,7 @@ import trimesh
 
 from usx_common.meshes import Mesh, vertex_normals
 from usx_common.transforms import make_transform
-from usx_completion.contact import contacts, fit_joints, near_parts, separate
+from usx_completion.contact import fit_joints, overlaps, separate
 
 RADIUS = 20.0
 
@@ -25,10 +25,7 @@ def stack(*heights):
 
 
 def depth(shapes, normals, poses, upper=0):
-    lower = upper + 1
-    relative = np.linalg.inv(poses[upper]) @ poses[lower]
-    bones = near_parts((shapes[upper], normals[upper]), (shapes[lower], normals[lower]), relative)
-    return 0.0 if bones is None else contacts(*bones, relative).deepest
+    return overlaps(shapes, normals, poses)[upper]
 
 
 def test_the_depth_of_overlapping_balls_is_that_of_the_geometry(balls):
