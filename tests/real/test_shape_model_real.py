@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import csv
+import functools
 
 import numpy as np
 import pytest
 
-from usx_completion import build_shape_model
+from usx_completion import build_shape_model, mesh_model_pictures, mesh_model_quality
 from usx_completion.shape_model import PACKAGED_REAL, load_shape_model
 from usx_completion.spine_sampler import make_sampler
 from usx_completion.spread_calibration import sampled_amplitude
@@ -28,9 +29,13 @@ def built(tmp_path_factory):
     (folder / "meshes").mkdir()
     for name in SUBJECTS:
         (folder / "meshes" / name).symlink_to(Path(data) / "shapes" / name)
-    code = build_shape_model.main([
-        "--meshes", str(folder / "meshes"), "--no-mirror", "--cache", str(folder / "cache"), "--jobs", "1",
-        "--out", str(folder / "model.safetensors"), "--report", str(folder / "report")])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mesh_model_quality, "CHECKED_SPINES", 30)
+        patch.setattr(mesh_model_quality, "JOINED_SPINES", 4)
+        patch.setattr(mesh_model_pictures, "spines", functools.partial(mesh_model_pictures.spines, count=1))
+        code = build_shape_model.main([
+            "--meshes", str(folder / "meshes"), "--no-mirror", "--cache", str(folder / "cache"), "--jobs", "1",
+            "--out", str(folder / "model.safetensors"), "--report", str(folder / "report")])
     assert code == 0
     return folder
 

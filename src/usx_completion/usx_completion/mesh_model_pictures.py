@@ -8,6 +8,7 @@ import matplotlib
 import numpy as np
 import trimesh
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -51,8 +52,9 @@ def section(axes: Axes, mesh: Mesh, normal: tuple[float, float, float], shown: t
     """Where a plane through the origin cuts a mesh; ``shown``: the two coordinates drawn."""
     lines = trimesh.intersections.mesh_plane(trimesh.Trimesh(mesh.vertices, mesh.faces, process=False),
                                              np.asarray(normal), np.zeros(3))
-    for start, end in lines[:, :, list(shown)]:
-        axes.plot([start[0], end[0]], [start[1], end[1]], color=colour, linewidth=width, solid_capstyle="round")
+    axes.add_collection(LineCollection(list(lines[:, :, list(shown)]), colors=colour, linewidths=width,
+                                       capstyle="round"))
+    axes.autoscale_view()
 
 
 def samples(path: Path, registered: Registered, learned: MeshModel, count: int = 6) -> None:
