@@ -13,7 +13,6 @@ from usx_completion.shape_model import load_shape_model
 from usx_completion.shape_report import read_column, row
 
 SUBJECTS = ("verse004", "verse008", "verse009")
-KNOWN_MISS = pytest.mark.xfail(strict=True, reason="L5 of verse004: the placed mean is nearer, docs/completion.md")
 
 
 @functools.lru_cache
@@ -29,7 +28,7 @@ def test_every_level_of_a_real_column_is_completed_within_3_mm(usx_data, subject
 
 
 @pytest.mark.real_data
-@pytest.mark.parametrize("subject", [pytest.param("verse004", marks=KNOWN_MISS), *SUBJECTS[1:]])
+@pytest.mark.parametrize("subject", SUBJECTS)
 def test_every_level_of_a_real_column_is_nearer_than_the_placed_mean(usx_data, subject):
     fitted, placed = distances(usx_data / "shapes" / subject).T
     assert (fitted < placed).all()
