@@ -154,6 +154,13 @@ def test_absurd_postures_are_refused(spine, make, message):
         make(spine.meshes)
 
 
+def test_words_hold_all_that_is_not_0():
+    assert PostureChange().as_dict() == {}
+    wedging = ((0.0, 0.0), (1.5, 0.0), (0.0, -2.0), (0.0, 0.0))
+    assert PostureChange(bending=3.0, double=True, wedging=wedging).as_dict() == {
+        "bending": 3.0, "double": True, "wedging": [[0.0, 0.0], [1.5, 0.0], [0.0, -2.0], [0.0, 0.0]]}
+
+
 def test_bad_posture_is_a_usx_error():
     with pytest.raises(BadPosture):
         PostureChange(scoliosis=1e9)
