@@ -1,6 +1,8 @@
 """Trouble on purpose: read the bag back and count, hold it against the truth, and replay it through the matcher."""
 
 from collections import Counter
+from dataclasses import replace
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -18,8 +20,9 @@ from usx_compounding.frame_tree import FrameTree
 from usx_compounding.matching import FrameMatcher, RejectedFrame, TimedFrame
 from usx_compounding.pose_buffer import PoseGates
 from usx_phantom import phantom_source
+from usx_phantom.body_frames import body_frames
 from usx_phantom.make_phantom import main
-from usx_phantom.patient_motion import moved_scene, warped
+from usx_phantom.patient_motion import PatientMotion, draw_motion, drawn_change, moved_scene, warped
 from usx_phantom.phantom_scene import build_scene
 from usx_phantom.posture import PostureChange
 from usx_phantom.spine import mean_spine
@@ -32,6 +35,7 @@ STORE = get_typestore(Stores.ROS2_JAZZY)
 FRAMES, DURATION = 30, 5.0
 WORDS = ("drop=0.1,late=0.05,duplicate=0.07,reorder=0.05,pose_gap=0.6,lift_off=0.4,calibration=2:1,motion=4:3,"
          "time_offset=0.03")
+OFFSET = 0.03
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +92,7 @@ def stamp(message):
 
 def numbers(bag):
     """Frame numbers in the order of receipt."""
-    return [round(((stamp(m) - START) * 1e-9 - 0.03) * FRAMES / DURATION - 0.5) for _, m in bag["/us/image_raw"]]
+    return [round(((stamp(m) - START) * 1e-9 - OFFSET) * FRAMES / DURATION - 0.5) for _, m in bag["/us/image_raw"]]
 
 
 def test_every_frame_is_there_as_often_as_told(bag, fates, folder):
@@ -107,11 +111,12 @@ def test_late_and_overtaken_frames_arrive_when_told(bag, fates):
     order = numbers(bag)
     delays = {n: (time - stamp(m)) * 1e-9 for n, (time, m) in zip(order, bag["/us/image_raw"], strict=True)}
     for frame in fates["frames_late"]:
-        assert delays[frame] == pytest.approx(0.315)
+        assert delays[frame] == pytest.approx(0.315 - OFFSET)
     for frame in fates["frames_overtaken"]:
         assert order.index(frame) == order.index(frame + 1) + 1
     others = set(order) - set(fates["frames_late"]) - set(fates["frames_overtaken"]) - set(fates["frames_duplicated"])
-    assert {round(delays[n], 6) for n in others} == {0.015}
+    # A wrong clock moves stamps; it does not hold messages up.
+    assert {round(delays[n], 6) for n in others} == {round(0.015 - OFFSET, 6)}
     times = [time for time, _ in bag["/us/image_raw"]]
     assert times == sorted(times)
 
@@ -161,7 +166,7 @@ def test_received_is_used_plus_rejections(bag, fates):
     reasons = Counter(d.reason if isinstance(d, RejectedFrame) else "used" for d in decisions)
     start, end = fates["pose_gap_s"]
     order = numbers(bag)
-    in_gap = sum(start - 0.01 < (n + 0.5) / FRAMES * DURATION + 0.03 < end for n in order)
+    in_gap = sum(start - 0.01 < (n + 0.5) / FRAMES * DURATION + OFFSET < end for n in order)
     doubled = len(fates["frames_duplicated"])
     assert received == 29 == sum(reasons.values())
     assert reasons["duplicate_stamp"] == doubled
@@ -213,9 +218,10 @@ def test_the_patient_moved_before_the_xray(folder, good):
         swept, imaged = (read_mesh(folder / "truth" / part / f"{level}.ply") for part in (".", "xray"))
         assert np.allclose(swept.transformed(motions[level]).vertices, imaged.vertices, atol=1e-3)
         assert np.allclose(swept.vertices, read_mesh(good / "truth" / f"{level}.ply").vertices, atol=1e-6)
-    shift = np.mean([m[:3, 3] + (m[:3, :3] - np.eye(3)) @ read_mesh(folder / "truth" / f"{level}.ply").vertices.mean(0)
-                     for level, m in motions.items()], axis=0)
-    assert np.linalg.norm(shift) == pytest.approx(3.0, abs=1.0)
+    origins = {level: frame[:, 3] for level, frame in body_frames(
+        {level: read_mesh(folder / "truth" / f"{level}.ply") for level in LEVELS}).items()}
+    shift = np.mean([(motions[level] @ origin - origin)[:3] for level, origin in origins.items()], axis=0)
+    assert np.linalg.norm(shift) == pytest.approx(3.0, abs=1e-3)
     labels = read_volume(folder / "truth" / "xray" / "labelmap.nrrd")
     z, y, x = np.nonzero(labels.values == 22)
     middle = np.array([x.mean(), y.mean(), z.mean()]) * labels.grid.spacing + labels.grid.origin
@@ -230,9 +236,14 @@ def test_a_ct_moves_with_its_bones(spine):
     difference = SpineChain(spine.meshes).bend(PostureChange(flexion=24.0))
     grid = scene.labelmap.grid
     painted = Volume((scene.labelmap.values.astype(np.int16) * 10), VolumeGrid(grid.origin, grid.spacing, grid.size))
-    moved = moved_scene(scene, difference)
-    image = warped(painted, moved.labelmap, difference)
-    assert image.grid is painted.grid
+    motion = PatientMotion(difference, np.array([31.4, -20.0, 7.7]))
+    moved = moved_scene(replace(scene, intensities=painted), PatientMotion(difference, np.zeros(3)))
+    image = moved.intensities
+    shifted = moved_scene(replace(scene, intensities=painted), motion)
+    for part in ("labelmap", "intensities"):
+        still, away = getattr(moved, part), getattr(shifted, part)
+        assert np.array_equal(still.values, away.values)
+        assert np.allclose(away.grid.origin - still.grid.origin, motion.shift)
     z, y, x = np.nonzero(ndimage.binary_erosion(moved.labelmap.values))  # borders are half one, half the other
     index = np.rint((np.stack([x, y, z], -1) * 2.0 + moved.labelmap.grid.origin - grid.origin) / 2.0).astype(int)
     keep = ((index >= 0) & (index < np.array(grid.size))).all(1)
@@ -252,8 +263,68 @@ def test_plans_are_repeatable_disjoint_and_independent():
     assert plan == plan_trouble(trouble, times, 10.0, 3) != plan_trouble(trouble, times, 10.0, 4)
     fates = [*plan.dropped, *plan.duplicated, *plan.late, *plan.overtaken, *(n + 1 for n in plan.overtaken)]
     assert len(fates) == len(set(fates)) == 150
-    assert plan_trouble(parse_trouble("reorder=0.1"), times, 10.0, 3).overtaken == plan.overtaken
     assert plan_trouble(parse_trouble("drop=0.001"), times, 10.0, 3).messages(300) == 299
+
+
+def test_one_trouble_moves_another_only_where_both_want_the_same_frame():
+    times = (np.arange(300) + 0.5) / 30.0
+
+    def fates(words):
+        plan = plan_trouble(parse_trouble(words), times, 10.0, 3)
+        return {"reorder": {*plan.overtaken, *(n + 1 for n in plan.overtaken)}, "late": {*plan.late},
+                "duplicate": {*plan.duplicated}, "drop": {*plan.dropped}}, plan
+
+    names = ("reorder", "late", "duplicate", "drop")
+    alone = {name: fates(f"{name}=0.1")[0][name] for name in names}
+    for first, second in combinations(names, 2):
+        both = fates(f"{second}=0.1,{first}=0.2,pose_gap=1,calibration=3")[0]
+        assert alone[first] <= both[first]  # more of the same adds frames
+        assert alone[second] - both[second] == alone[second] & both[first]
+        assert len(both[second]) == len(alone[second])
+    gap = fates("pose_gap=1")[1].pose_gap
+    assert fates("pose_gap=1,drop=0.1,late=0.3,lift_off=0.3")[1].pose_gap == gap
+    # Streams differ: frames would else be the same, taken or not.
+    assert len({tuple(sorted(frames)) for frames in alone.values()}) == 4
+
+
+def test_every_seed_can_move_by_every_amount():
+    for degrees in (0.0, 0.5, 4.0, 15.0, 30.0):
+        for seed in range(300):
+            change = drawn_change(np.random.default_rng(seed), degrees)
+            turn = change.disc_angles().sum(0)
+            assert np.linalg.norm(turn) == pytest.approx(degrees, abs=1e-9)
+            assert np.abs(change.wedging).max() <= min(0.1 * degrees, 0.6) * 3.75 + 1e-9
+    ways = np.array([drawn_change(np.random.default_rng(seed), 1.0).disc_angles().sum(0) for seed in range(300)])
+    assert (np.abs(ways.mean(0)) < 0.1).all() and (ways.std(0) > (0.6, 0.4, 0.1)).all()
+    assert np.abs(ways[:, 2]).max() < 0.5
+
+
+def test_the_body_moves_with_its_bones(spine):
+    scene = build_scene(spine.meshes, 0, spacing=4.0)
+    bones = np.concatenate([mesh.vertices for mesh in scene.meshes.values()])
+    for seed in range(6):
+        motion = draw_motion(scene, Trouble(motion_shift=60.0), seed)
+        moved = moved_scene(scene, motion)
+        assert np.linalg.norm(motion.shift) == pytest.approx(60.0)
+        after = np.concatenate([mesh.vertices for mesh in moved.meshes.values()])
+        assert np.allclose(after, bones + motion.shift, atol=1e-9) and moved.skin.inside(after).all()
+        depth = scene.skin.height(bones[:, 0], bones[:, 2]) - bones[:, 1]
+        assert np.allclose(moved.skin.height(after[:, 0], after[:, 2]) - after[:, 1], depth)
+    bent = moved_scene(scene, draw_motion(scene, Trouble(motion=30.0, motion_shift=60.0), 7))
+    assert bent.skin.inside(np.concatenate([mesh.vertices for mesh in bent.meshes.values()])).all()
+
+
+def test_what_a_motion_could_not_do_is_told(spine, tmp_path, capsys, monkeypatch):
+    """Seed 0 bends backwards: printed and stored, beside what the posture could not do."""
+    monkeypatch.setattr(phantom_source, "sample_spine", lambda seed: spine)
+    out = tmp_path / "stiff"
+    assert main(["--seed", "0", "--frames", "2", "--duration", "2", "--no-cbct", "--quiet", "--out", str(out),
+                 "--posture", "flexion=-30", "--trouble", "motion=30"]) == 0
+    notes = yaml.safe_load((out / "acquisition.yaml").read_text())["notes"]
+    assert [note.split(":")[0] for note in notes] == ["posture", "motion before the X-ray"]
+    assert all("discs turned less than wanted" in note for note in notes)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert all(note in printed for note in notes)
 
 
 def test_messages_come_in_the_order_of_receipt():
