@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from itertools import combinations
 
 import numpy as np
@@ -19,7 +20,7 @@ from usx_common.volumes import Volume, VolumeGrid, read_volume
 from usx_compounding.frame_tree import FrameTree
 from usx_compounding.matching import FrameMatcher, RejectedFrame, TimedFrame
 from usx_compounding.pose_buffer import PoseGates
-from usx_phantom import phantom_source
+from usx_phantom import make_phantom, phantom_source, xray
 from usx_phantom.body_frames import body_frames
 from usx_phantom.make_phantom import main
 from usx_phantom.patient_motion import PatientMotion, draw_motion, drawn_change, moved_scene, warped
@@ -30,6 +31,7 @@ from usx_phantom.spine_chain import SpineChain
 from usx_phantom.sweep_recording import START
 from usx_phantom.trouble import BadTrouble, Trouble, parse_trouble
 from usx_phantom.trouble_plan import LIFT_MM, TroublePlan, in_order, plan_trouble, receipts
+from usx_phantom.xray_settings import XraySettings
 
 STORE = get_typestore(Stores.ROS2_JAZZY)
 FRAMES, DURATION = 30, 5.0
@@ -43,16 +45,25 @@ def spine():
     return mean_spine(spacing=2.4)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def coarse(spine):
+    """The mean spine, voxels of 2 mm and pixels of 1.2 mm: a tenth of the work, and nothing here is about them."""
+    detector = XraySettings(columns=256, rows=320, spacing=1.2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(phantom_source, "sample_spine", lambda seed: spine)
+        patch.setattr(make_phantom, "build_scene", partial(build_scene, spacing=2.0))
+        patch.setattr(xray, "simulate_lateral", partial(xray.simulate_lateral, settings=detector))
+        yield
+
+
 @pytest.fixture(scope="module")
-def make(spine, tmp_path_factory):
+def make(tmp_path_factory):
     """Makes an acquisition of the mean spine with given trouble."""
     root = tmp_path_factory.mktemp("trouble")
 
     def run(name, words):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(phantom_source, "sample_spine", lambda seed: spine)
-            assert main(["--out", str(root / name), "--frames", str(FRAMES), "--duration", str(DURATION),
-                         "--no-cbct", "--quiet", *(["--trouble", words] if words else [])]) == 0
+        assert main(["--out", str(root / name), "--frames", str(FRAMES), "--duration", str(DURATION),
+                     "--no-cbct", "--quiet", *(["--trouble", words] if words else [])]) == 0
         return root / name
     return run
 
@@ -314,9 +325,8 @@ def test_the_body_moves_with_its_bones(spine):
     assert bent.skin.inside(np.concatenate([mesh.vertices for mesh in bent.meshes.values()])).all()
 
 
-def test_what_a_motion_could_not_do_is_told(spine, tmp_path, capsys, monkeypatch):
+def test_what_a_motion_could_not_do_is_told(tmp_path, capsys):
     """Seed 0 bends backwards: printed and stored, beside what the posture could not do."""
-    monkeypatch.setattr(phantom_source, "sample_spine", lambda seed: spine)
     out = tmp_path / "stiff"
     assert main(["--seed", "0", "--frames", "2", "--duration", "2", "--no-cbct", "--quiet", "--out", str(out),
                  "--posture", "flexion=-30", "--trouble", "motion=30"]) == 0
@@ -363,8 +373,7 @@ def test_absurd_trouble_is_refused(words, message):
 @pytest.mark.parametrize(("words", "message"), [
     ("pose_gap=1.8", "at most 80 % of a sweep"), ("lift_off=0.1", "to go up and down"),
     ("reorder=0.4,drop=0.1", "a sweep of 2 frames has no room")])
-def test_trouble_that_a_sweep_has_no_room_for(tmp_path, capsys, monkeypatch, spine, words, message):
-    monkeypatch.setattr(phantom_source, "sample_spine", lambda seed: spine)
+def test_trouble_that_a_sweep_has_no_room_for(tmp_path, capsys, words, message):
     assert main(["--out", str(tmp_path / "x"), "--frames", "2", "--duration", "2", "--quiet", "--trouble", words]) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
