@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from usx_phantom.truth_writing import write_motion, write_truth
 
 FORMAT_VERSION = 1
 # Raised whenever simulated images change, so that folders made before are not taken for the same.
-IMAGES = 2
+IMAGES = 3
 DEVICE_ERROR_MM, DEVICE_ERROR_DEG = 5.0, 3.0
 CLICK_ERROR_MM = (2.0, 3.5)
 
@@ -55,10 +55,11 @@ def silent(stage: str, done: int, total: int) -> None:
 
 
 def write_acquisition(scene: Scene, folder: Path, settings: AcquisitionSettings, source: dict[str, Any],
-                      report: Report = silent) -> None:
+                      report: Report = silent, notes: Sequence[str] = ()) -> list[str]:
     """Write the acquisition folder of `scene`; `folder` appears only when it is complete.
 
-    `source` goes into acquisition.yaml as it is. `report(stage, done, total)` is called as the work goes on.
+    `source` goes into acquisition.yaml as it is; `notes`: what could not be done as wanted so far. Returns all such
+    notes, which acquisition.yaml holds too. `report(stage, done, total)` is called as the work goes on.
     Raises UsxError (a pose out of reach, ...) and OSError (disk full, ...); nothing half made is left then.
     """
     folder = Path(folder)
@@ -69,12 +70,13 @@ def write_acquisition(scene: Scene, folder: Path, settings: AcquisitionSettings,
         report("planning the sweep", 0, 1)
         sweep = plan_sweep(scene, settings)
         report("planning the sweep", 1, 1)
-        _write_still(scene, partial, settings, sweep, report)
-        _dump(partial / "acquisition.yaml", _description(settings, source, sweep))
+        told = [note for note in (*notes, _write_still(scene, partial, settings, sweep, report)) if note]
+        _dump(partial / "acquisition.yaml", _description(settings, source, sweep, told))
         write_sweep(scene, partial / "bag", sweep, settings.seed,
                     lambda done, total: report("ultrasound frames", done, total))
         shutil.rmtree(folder, ignore_errors=True)
         partial.rename(folder)
+        return told
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -87,8 +89,11 @@ def plan_sweep(scene: Scene, settings: AcquisitionSettings) -> Sweep:
     return Sweep(settings.sweep, trajectory, settings.naming, fates, settings.trouble.time_offset)
 
 
-def _write_still(scene: Scene, folder: Path, settings: AcquisitionSettings, sweep: Sweep, report: Report) -> None:
-    """X-ray, CBCT, truth and params.yaml: what is seen of the patient before or after the sweep, at rest."""
+def _write_still(scene: Scene, folder: Path, settings: AcquisitionSettings, sweep: Sweep, report: Report) -> str:
+    """X-ray, CBCT, truth and params.yaml: what is seen of the patient before or after the sweep, at rest.
+
+    Returns what the patient's motion could not do as wanted, or nothing.
+    """
     stages = 3 if settings.cbct else 2
     report("X-ray and truth", 0, stages)
     motion = draw_motion(scene, settings.trouble, settings.seed)
@@ -99,7 +104,7 @@ def _write_still(scene: Scene, folder: Path, settings: AcquisitionSettings, swee
     report("X-ray and truth", 1, stages)
     write_truth(scene, folder / "truth", radiograph.xray_to_cbct)
     if motion is not None:
-        write_motion(imaged, folder / "truth", motion)
+        write_motion(imaged, folder / "truth", motion.whole)
     if settings.trouble.any:
         _dump(folder / "truth" / "trouble.yaml", sweep.trouble.as_dict())
     rng = np.random.default_rng(np.random.SeedSequence([0x4F505221, settings.seed]))
@@ -112,9 +117,11 @@ def _write_still(scene: Scene, folder: Path, settings: AcquisitionSettings, swee
     if settings.cbct:
         cbct.write_series(cbct.simulate(imaged, seed=settings.seed), folder / "cbct", settings.seed)
         report("X-ray and truth", 3, stages)
+    return motion.message if motion is not None else ""
 
 
-def _description(settings: AcquisitionSettings, source: dict[str, Any], sweep: Sweep) -> dict[str, Any]:
+def _description(settings: AcquisitionSettings, source: dict[str, Any], sweep: Sweep, notes: list[str]
+                 ) -> dict[str, Any]:
     """acquisition.yaml: how the folder was made and the errors that are in it on purpose."""
     words: dict[str, Any] = {
         "format_version": FORMAT_VERSION, "images": IMAGES, "source": source, "settings": settings.as_dict(),
@@ -124,6 +131,8 @@ def _description(settings: AcquisitionSettings, source: dict[str, Any], sweep: S
                           "patient_axes": "as the patient was meant to lie; really up to 9 degrees off"}}
     if settings.trouble.any:
         words["image_messages"] = sweep.trouble.messages(settings.sweep.frames)
+    if notes:
+        words["notes"] = notes
     return words
 
 

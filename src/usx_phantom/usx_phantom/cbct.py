@@ -20,7 +20,7 @@ from scipy import ndimage
 from usx_common.transforms import apply, invert
 from usx_common.volumes import Volume, VolumeGrid
 from usx_phantom.checks import check_range, check_whole
-from usx_phantom.ct_density import beside, ct_part, trunk_hounsfield
+from usx_phantom.ct_density import beside, ct_part, intensities_of, trunk_hounsfield
 from usx_phantom.density import (
     BadScene,
     Ellipsoid,
@@ -72,6 +72,8 @@ def simulate(scene: XrayScene, settings: CbctSettings | None = None, seed: int =
     settings, seed = settings or CbctSettings(), check_whole("CBCT seed", seed)
     check_upright(scene.labelmap)
     grid = plan_grid(scene.labelmap, settings)
+    if (ct := intensities_of(scene)) is not None:
+        grid = onto_voxels(grid, ct.grid)
     hounsfield = _body(scene, grid, settings, seed)
     if settings.blur > 0:
         ndimage.gaussian_filter(hounsfield, settings.blur / settings.spacing, output=hounsfield)
@@ -93,6 +95,15 @@ def plan_grid(labelmap: Volume, settings: CbctSettings) -> VolumeGrid:
         raise BadScene(f"a CBCT of {size.tolist()} voxels is too large; at most {MOST_VOXELS}: use a larger spacing")
     origin = (low + high) / 2.0 - (size - 1) / 2.0 * settings.spacing
     return VolumeGrid(origin, np.full(3, settings.spacing), tuple(size.tolist()))
+
+
+def onto_voxels(grid: VolumeGrid, ct: VolumeGrid) -> VolumeGrid:
+    """`grid` moved by half a voxel of the CT at most, so that its first voxel lies on one of the CT's.
+
+    At the CT's own spacing nothing is interpolated then; linear interpolation blurs thin bone, and a CT has been
+    resampled once already.
+    """
+    return replace(grid, origin=ct.origin + np.rint((grid.origin - ct.origin) / ct.spacing) * ct.spacing)
 
 
 def _body(scene: XrayScene, grid: VolumeGrid, settings: CbctSettings, seed: int) -> NDArray[np.float32]:

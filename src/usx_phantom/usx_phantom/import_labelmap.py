@@ -64,7 +64,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
             console.print(distances(spine, options.compare, options.axes), soft_wrap=True)
         folder = options.out / subject
         rows += write_spine(spine, folder, subject, options.axes)
-        notes = [f"{', '.join(spine.at_edge)} at the edge of the volume"] if spine.at_edge else []
+        notes = [spine.edge_note] if spine.edge_note else []
         notes += [f"no {', '.join(spine.missing)}"] if spine.missing else []
         console.print(f"{folder}: {', '.join(spine.meshes)}{''.join(f'; {note}' for note in notes)}", soft_wrap=True,
                       markup=False)

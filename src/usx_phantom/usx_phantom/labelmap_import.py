@@ -22,6 +22,9 @@ from usx_phantom.scan_files import BadScan, read_scan
 MASK_PATTERN = "*_seg-vert_msk.nii.gz"
 MESH_STEP = 1.0  # mm
 LEAST_VOXELS = 200
+# A vertebra is cut where its section in the last plane of the volume is larger than this part of its largest section
+# along that axis. Tips that just touch the edge have 0.05 at most; half a body has 0.9.
+CUT_SHARE = 0.2
 HINT = "is the array transposed, or the header's spacing or affine that of another file?"
 
 
@@ -31,7 +34,8 @@ class LabelledSpine:
 
     `meshes`: level -> closed Mesh, mm, LPS, in the file's own world. `labels`: the volume, axes in LPS order.
     `genus`: level -> handles of its mesh (1: nothing but the canal). `at_edge`: levels that touch the edge of the
-    volume, so part of them may be missing. `missing`: levels that the file does not hold.
+    volume, so a tip of them may be missing. `missing`: levels that the file does not hold. `cut`: levels that it
+    holds but the edge clearly cuts; they are no bones to learn from and left out of the rest.
     """
 
     meshes: dict[str, Mesh]
@@ -39,14 +43,23 @@ class LabelledSpine:
     genus: dict[str, int]
     at_edge: tuple[str, ...]
     missing: tuple[str, ...]
+    cut: tuple[str, ...] = ()
+
+    @property
+    def edge_note(self) -> str:
+        """One line on levels at the edge of the volume; empty where there are none."""
+        notes = [f"{', '.join(self.at_edge)} at the edge of the volume, so tips may be missing"] if self.at_edge else []
+        notes += [f"{', '.join(self.cut)} cut by the edge of the volume and left out"] if self.cut else []
+        return "; ".join(notes)
 
 
 def read_labelmap(path: Path, step: float = MESH_STEP, complete: bool = False) -> LabelledSpine:
     """Vertebrae L1..L5 (labels 20..24, others are ignored) of a label map; `step`: mesh size, mm.
 
     Raises BadScan (file, header, no such label, labels that are not whole numbers) or BadAnatomy naming the file and
-    level: with `complete` a level missing, else all; sizes or order that are not those of a spine in mm, a spinous
-    process that does not point to the back. A mirrored volume cannot be told from a real one.
+    level: with `complete` a level missing or cut by the edge of the volume, else all; sizes or order that are not those
+    of a spine in mm, a spinous process that does not point to the back. A mirrored volume cannot be told from a real
+    one.
     """
     if not 0.3 <= step <= 4.0:
         raise BadScan(f"mesh step {step} mm: must be 0.3 to 4")
@@ -56,11 +69,15 @@ def read_labelmap(path: Path, step: float = MESH_STEP, complete: bool = False) -
     missing = tuple(level for level in LEVELS if level not in found)
     if complete and missing:
         raise BadAnatomy(f"{path} lacks {', '.join(missing)}; all of L1 to L5 are needed")
-    meshes, genus, at_edge = {}, {}, []
-    for level in found:
+    meshes, genus = {}, {}
+    sections = {level: edge_share(labels.values == label_of_level(level)) for level in found}
+    cut = tuple(level for level in found if sections[level] > CUT_SHARE)
+    if cut and (complete or len(cut) == len(found)):
+        told = ", ".join(f"{level} (there it is {sections[level]:.0%} of its largest section)" for level in cut)
+        raise BadAnatomy(f"{path}: the edge of the volume cuts {told}; whole vertebrae are needed")
+    whole = [level for level in found if level not in cut]
+    for level in whole:
         mask = (labels.values == label_of_level(level)).transpose(2, 1, 0)
-        if any(mask.take(end, axis).any() for axis in range(3) for end in (0, -1)):
-            at_edge.append(level)
         surface = mask_surface(mask, labels.grid.spacing, step)
         mesh = Mesh(surface.mesh.vertices @ labels.grid.direction.T + labels.grid.origin, surface.mesh.faces)
         if np.linalg.det(labels.grid.direction) < 0.0:
@@ -71,7 +88,15 @@ def read_labelmap(path: Path, step: float = MESH_STEP, complete: bool = False) -
         meshes[level], genus[level] = mesh, surface.genus
     check_order(str(path), meshes)
     check_posterior(str(path), meshes, "those of the file's affine", HINT)
-    return LabelledSpine(meshes, labels, genus, tuple(at_edge), missing)
+    at_edge = tuple(level for level in whole if sections[level] > 0.0)
+    return LabelledSpine(meshes, labels, genus, at_edge, missing, cut)
+
+
+def edge_share(mask: NDArray[np.bool_]) -> float:
+    """Largest section of `mask` (any order of axes) in an end plane of its volume, as a part of the largest section
+    along that axis: 0 where it stays off the edge, 0 for an empty mask."""
+    sections = [mask.sum(tuple(other for other in range(3) if other != axis)) for axis in range(3)]
+    return max(float(max(counts[0], counts[-1]) / max(counts.max(), 1)) for counts in sections)
 
 
 def find_labelmaps(source: Path) -> dict[str, Path]:
@@ -107,8 +132,6 @@ def _subject(path: Path) -> str:
 
 def _levels(path: Path, labels: Volume) -> list[str]:
     values = labels.values
-    if values.ndim != 3:
-        raise BadScan(f"{path} holds vectors, not labels")
     if not np.issubdtype(values.dtype, np.integer) and not _whole(values):
         raise BadScan(f"{path} holds values that are not whole numbers: it is an image, not a label map")
     present = {int(v) for v in np.unique(values[values > 0])}

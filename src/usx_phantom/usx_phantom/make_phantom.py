@@ -128,9 +128,9 @@ def make(options: argparse.Namespace, console: Console) -> None:
         report("bones", 1, 2)
         scene = build_scene(bones.meshes, settings.seed, ct=bones.ct)
         report("bones", 2, 2)
-        acquisition.write_acquisition(scene, out, settings, described, report)
-    if bones.note:
-        console.print(bones.note, soft_wrap=True)
+        notes = acquisition.write_acquisition(scene, out, settings, described, report, bones.notes)
+    for note in notes:
+        console.print(note, soft_wrap=True, markup=False)
     console.print(f"{out}: {settings.sweep.frames} frames, {settings.sweep.duration:g} s")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,48 +11,80 @@ from scipy import ndimage
 from usx_common import transforms
 from usx_common.levels import LEVELS, label_of_level
 from usx_common.volumes import Volume
-from usx_phantom.posture import PostureChange, PostureSpread, random_change
+from usx_phantom.posture import PostureChange
 from usx_phantom.scene import Scene
 from usx_phantom.spine_chain import PostureDifference, SpineChain
 from usx_phantom.trouble import Trouble
 from usx_phantom.voxels import label_meshes
 
 SEED = 0x4D4F5645
-SPREAD = PostureSpread(flexion=1.0, bending=0.5, rotation=0.2, wedging=0.1)
+# How likely people turn which way (flexion, bending, rotation), and how large rotation's part may be: discs of the
+# lumbar spine hardly rotate.
+WAYS = np.array([1.0, 0.5, 0.2])
+MOST_ROTATION = 0.5
+# Discs share the turn unevenly: SD (degrees) of each disc's own wedging, as a part of the whole turn and at most.
+WEDGING_SHARE, WEDGING = 0.1, 0.6
 # How fast the influence of a bone fades into the soft tissue beside it, mm.
 FADE = 8.0
 NODE_MM = 3.0  # distance of the deformation's nodes
 BONE_MM = 2.0  # how finely bones are told from soft tissue when distances are measured
 
 
-def draw_motion(scene: Scene, trouble: Trouble, seed: int) -> PostureDifference | None:
+@dataclass(frozen=True)
+class PatientMotion:
+    """What a patient did: bent the spine, which the body's outline does not follow, then moved by `shift` (3,) mm."""
+
+    bending: PostureDifference
+    shift: NDArray[np.float64]
+
+    @property
+    def whole(self) -> PostureDifference:
+        """How each vertebra moved, shift included."""
+        return self.bending.then(transforms.make_transform(np.eye(3), self.shift))
+
+    @property
+    def message(self) -> str:
+        """One line on what could not be done as wanted; empty where all was."""
+        return f"motion before the X-ray: {self.bending.message}" if self.bending.message else ""
+
+
+def draw_motion(scene: Scene, trouble: Trouble, seed: int) -> PatientMotion | None:
     """Posture change in which L1 turns by `trouble.motion` degrees against L5, then a shift of the whole patient by
     `trouble.motion_shift` mm, both in a random direction that `seed` chooses; None where both are 0.
 
-    Bones that would overlap make discs turn less; see `message` of the result.
+    Bones that would overlap make discs turn less; see `message`.
     """
     if trouble.motion == 0.0 and trouble.motion_shift == 0.0:
         return None
     rng = np.random.default_rng(np.random.SeedSequence([SEED, int(seed)]))
-    change = random_change(rng, SPREAD)
-    size = float(np.linalg.norm(change.disc_angles().sum(0)))
-    difference = SpineChain(scene.meshes).bend(_scaled(change, trouble.motion / size))
+    change = drawn_change(rng, trouble.motion)
     way = rng.normal(size=3)
-    return difference.then(transforms.make_transform(np.eye(3), trouble.motion_shift * way / np.linalg.norm(way)))
+    return PatientMotion(SpineChain(scene.meshes).bend(change), trouble.motion_shift * way / np.linalg.norm(way))
 
 
-def _scaled(change: PostureChange, factor: float) -> PostureChange:
-    wedging = tuple((factor * a, factor * b) for a, b in change.wedging)
-    return replace(change, flexion=factor * change.flexion, bending=factor * change.bending,
-                   rotation=factor * change.rotation, scoliosis=factor * change.scoliosis, wedging=wedging)
+def drawn_change(rng: np.random.Generator, degrees: float) -> PostureChange:
+    """Posture change by `degrees` (0 to 30) of L1 against L5 in a random direction; wedging of discs adds up to 0."""
+    way = WAYS * rng.normal(size=3)
+    most = MOST_ROTATION * float(np.linalg.norm(way[:2]))
+    way[2] = np.clip(way[2], -most, most)
+    flexion, bending, rotation = (float(v) for v in degrees * way / np.linalg.norm(way))
+    wedging = min(WEDGING_SHARE * degrees, WEDGING) * np.clip(rng.normal(size=(4, 2)), -2.5, 2.5)
+    wedging -= wedging.mean(0)
+    return PostureChange(flexion, bending, rotation, wedging=tuple((float(a), float(b)) for a, b in wedging))
 
 
-def moved_scene(scene: Scene, difference: PostureDifference) -> Scene:
-    """The scene after the motion: bones, label map and CT moved, skin and table where they were."""
-    meshes = difference.meshes(scene.meshes)
-    labels = label_meshes(meshes, float(scene.labelmap.grid.spacing[0]))
-    intensities = None if scene.intensities is None else warped(scene.intensities, labels, difference)
-    return replace(scene, meshes=meshes, labelmap=labels, intensities=intensities)
+def moved_scene(scene: Scene, motion: PatientMotion) -> Scene:
+    """The scene after the motion: the spine bent and all of the patient shifted, CT and skin too; the table stays."""
+    bent = motion.bending.meshes(scene.meshes)
+    labels = label_meshes(bent, float(scene.labelmap.grid.spacing[0]))
+    image = None if scene.intensities is None else warped(scene.intensities, labels, motion.bending)
+    return replace(scene, meshes=motion.whole.meshes(scene.meshes), labelmap=_shifted(labels, motion.shift),
+                   skin=scene.skin.shifted(motion.shift),
+                   intensities=None if image is None else _shifted(image, motion.shift))
+
+
+def _shifted(volume: Volume, shift: NDArray[np.float64]) -> Volume:
+    return Volume(volume.values, replace(volume.grid, origin=volume.grid.origin + shift))
 
 
 def warped(image: Volume, labels: Volume, difference: PostureDifference) -> Volume:

@@ -16,19 +16,23 @@ from usx_phantom.labelmap_import import read_labelmap
 from usx_phantom.mesh_import import SUFFIXES, centring_shift, read_spine
 from usx_phantom.patient_motion import warped
 from usx_phantom.posture import PostureChange
+from usx_phantom.scan_files import read_scan
 from usx_phantom.spine import sample_spine
 from usx_phantom.spine_chain import change_posture
 from usx_phantom.voxels import label_meshes
 
+# Kinds of volume files whose voxels may lie in another file.
+DETACHED = (".mhd", ".nrrd")
+
 
 @dataclass(frozen=True)
 class Bones:
-    """`meshes`: L1..L5, mm, LPS, L3 near the origin; `ct`: their CT (HU, int16) in the same frame, or None; `note`:
-    what could not be done as wanted, empty where all was."""
+    """`meshes`: L1..L5, mm, LPS, L3 near the origin; `ct`: their CT (HU, int16) in the same frame, or None; `notes`:
+    what could not be done as wanted and what is not whole, a line each."""
 
     meshes: dict[str, Mesh]
     ct: Volume | None = None
-    note: str = ""
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,8 @@ class Source:
             return bones
         meshes, difference = change_posture(bones.meshes, self.posture)
         ct = None if bones.ct is None else warped(bones.ct, label_meshes(meshes), difference)
-        return Bones(meshes, ct, difference.message)
+        given_up = (f"posture: {difference.message}",) if difference.message else ()
+        return Bones(meshes, ct, (*bones.notes, *given_up))
 
     def _origin(self, generator: int) -> dict[str, Any]:
         if self.meshes is not None:
@@ -83,14 +88,19 @@ class Source:
         spine = read_labelmap(self.labelmap, complete=True)
         shift = centring_shift(spine.meshes)
         meshes = {level: Mesh(mesh.vertices + shift, mesh.faces) for level, mesh in spine.meshes.items()}
+        notes = (f"{self.labelmap}: {edge}",) if (edge := spine.edge_note) else ()
         if self.ct is None:
-            return Bones(meshes)
+            return Bones(meshes, notes=notes)
         ct = read_ct(self.ct, spine.labels)
-        return Bones(meshes, Volume(ct.values, VolumeGrid(ct.grid.origin + shift, ct.grid.spacing, ct.grid.size)))
+        ct = Volume(ct.values, VolumeGrid(ct.grid.origin + shift, ct.grid.spacing, ct.grid.size))
+        return Bones(meshes, ct, notes)
 
 
 def _digest(files: Iterable[tuple[Path, str]]) -> str:
     digest = hashlib.sha256()
     for path, name in files:
         digest.update(name.encode() + path.read_bytes())
+        # The header alone says nothing about voxels in a file beside it.
+        if path.suffix.lower() in DETACHED:
+            digest.update(read_scan(path).values.tobytes())
     return digest.hexdigest()

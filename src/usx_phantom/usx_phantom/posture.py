@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,10 +70,12 @@ class PostureChange:
                          self.bending * BENDING_SHARES + cobb[:, 0] + wedging[:, 1],
                          self.rotation * AXIAL_SHARES + cobb[:, 1]], axis=1)
 
-
-    def as_dict(self) -> dict[str, float | bool]:
-        """What is not 0, without the wedging."""
-        return {name: getattr(self, name) for name in (*LARGEST, "double") if getattr(self, name)}
+    def as_dict(self) -> dict[str, Any]:
+        """What is not 0, for YAML files; wedging as lists."""
+        words: dict[str, Any] = {name: getattr(self, name) for name in (*LARGEST, "double") if getattr(self, name)}
+        if np.any(self.wedging):
+            words["wedging"] = [[float(angle) for angle in disc] for disc in self.wedging]
+        return words
 
 
 def parse_posture(text: str) -> PostureChange:

@@ -5,7 +5,7 @@ Patient coordinates (frame `cbct`): DICOM LPS in millimetres, x = patient left, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -37,6 +37,12 @@ class SkinSurface:
         """dy/dz of the midline skin at `z` (dimensionless)."""
         s = np.asarray(z, float) - self.z0
         return self.coefficients[1] + 2.0 * self.coefficients[2] * s
+
+    def shifted(self, shift: np.ndarray) -> SkinSurface:
+        """The same back moved by `shift` (3,) mm."""
+        c0, c1, c2 = self.coefficients
+        return replace(self, x0=self.x0 + float(shift[0]), z0=self.z0 + float(shift[2]),
+                       coefficients=(c0 + float(shift[1]), c1, c2))
 
     def inside(self, points: np.ndarray) -> np.ndarray:
         """Which `points` (N, 3), mm, frame `cbct`, lie in the trunk: below the skin, within its width and depth."""

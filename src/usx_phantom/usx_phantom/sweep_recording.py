@@ -48,7 +48,8 @@ def write_sweep(scene: Scene, folder: Path, sweep: Sweep, seed: int, progress: C
     times = frame_times(sweep.settings)
     world_to_cbct = transforms.invert(scene.cbct_to_world)
     poses = [world_to_cbct @ sweep.trajectory.probe_to_world(time) for time in times]
-    stamps = [START + round(time * 1e9) + round(sweep.time_offset * 1e9) for time in times]
+    taken = [START + round(time * 1e9) for time in times]
+    stamps = [time + round(sweep.time_offset * 1e9) for time in taken]
     simulator = UltrasoundSimulator(scene, seed=seed)
 
     def frames() -> Iterator[bytes]:
@@ -56,7 +57,7 @@ def write_sweep(scene: Scene, folder: Path, sweep: Sweep, seed: int, progress: C
             progress(number + 1, len(times))
             yield image_message(pixels, stamps[number], FRAMES["image"])
 
-    received = receipts(sweep.trouble, stamps, IMAGE_LATENCY)
+    received = receipts(sweep.trouble, taken, IMAGE_LATENCY)
     images = (("/us/image_raw", time, data) for time, _, data in in_order(received, frames()))
     with SweepBag(folder) as bag:
         first = START - int(LEAD * 1e9)

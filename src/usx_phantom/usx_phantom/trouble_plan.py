@@ -14,6 +14,8 @@ from usx_common import transforms
 from usx_phantom.trouble import BadTrouble, Trouble
 
 SEED = 0x54524F55
+# One random stream each. Those that hit frames come first, in the order in which they choose.
+STREAMS = ("reorder", "late", "duplicate", "drop", "pose_gap", "lift_off", "calibration")
 LATE_BY, TWICE_AFTER, OVERTAKEN_BY = 300_000_000, 2_000_000, 1_000_000  # ns
 # How high the probe is lifted, and how long lifting and putting down takes.
 LIFT_MM, LIFT_RAMP_S = 18.0, 0.6
@@ -59,23 +61,27 @@ class TroublePlan:
 def plan_trouble(trouble: Trouble, times: NDArray[np.float64], duration: float, seed: int) -> TroublePlan:
     """Fates of frames taken at `times` (frames,) s of a sweep of `duration` s; the same seed gives the same.
 
-    A share of frames that is not 0 hits one frame at least. Raises BadTrouble where the sweep is too short for it.
+    Each trouble has its own random order of the frames and takes the first that are free, so of its frames only those
+    change that a trouble before it in STREAMS takes. A share that is not 0 hits one frame at least. Raises BadTrouble
+    where the sweep is too short for it.
     """
-    rng = np.random.default_rng(np.random.SeedSequence([SEED, int(seed)]))
     free = set(range(len(times)))
     chosen: dict[str, tuple[int, ...]] = {}
-    # Always drawn in the same order, so that one trouble does not move another.
-    for name in ("reorder", "late", "duplicate", "drop"):
+    for name in STREAMS[:4]:
         share = getattr(trouble, name)
-        order = [int(i) for i in rng.permutation(len(times))]
+        order = [int(i) for i in _stream(seed, name).permutation(len(times))]
         count = max(round(share * len(times)), 1) if share > 0.0 else 0
         chosen[name] = _take(order, count, free, pairs=name == "reorder")
         if len(chosen[name]) < count:
             raise BadTrouble(f"trouble {name} = {share:g}: a sweep of {len(times)} frames has no room for it")
-    place_gap, place_lift = rng.uniform(0.35, 0.65, 2)
+    place_gap, place_lift = (_stream(seed, name).uniform(0.35, 0.65) for name in ("pose_gap", "lift_off"))
     return TroublePlan(chosen["drop"], chosen["duplicate"], chosen["late"], chosen["reorder"],
                        _window("pose_gap", trouble.pose_gap, place_gap, duration),
                        _lift_window(trouble.lift_off, place_lift, duration))
+
+
+def _stream(seed: int, name: str) -> np.random.Generator:
+    return np.random.default_rng(np.random.SeedSequence([SEED, int(seed), STREAMS.index(name)]))
 
 
 def _take(order: list[int], count: int, free: set[int], pairs: bool) -> tuple[int, ...]:
@@ -109,15 +115,15 @@ def _lift_window(share: float, place: float, duration: float) -> tuple[float, fl
     return _window("lift_off", share * duration, place, duration)
 
 
-def receipts(plan: TroublePlan, stamps: list[int], latency: int) -> list[list[int]]:
-    """Receive times (ns) of each frame: none, one or two. `stamps`: when the frames were taken, ns."""
+def receipts(plan: TroublePlan, taken: list[int], latency: int) -> list[list[int]]:
+    """Receive times (ns) of each frame: none, one or two. `taken`: when the frames were taken, ns."""
     late, twice = set(plan.late), set(plan.duplicated)
     dropped, overtaken = set(plan.dropped), set(plan.overtaken)
     result = []
-    for number, stamp in enumerate(stamps):
-        time = stamp + latency
+    for number, moment in enumerate(taken):
+        time = moment + latency
         if number in overtaken:
-            time = stamps[number + 1] + latency + OVERTAKEN_BY
+            time = taken[number + 1] + latency + OVERTAKEN_BY
         if number in late:
             time += LATE_BY
         result.append([] if number in dropped else [time, time + TWICE_AFTER] if number in twice else [time])
@@ -148,7 +154,7 @@ def wrong_calibration(trouble: Trouble, image_to_probe: NDArray[np.float64], see
     """`image_to_probe` (4, 4) as it would be believed: shifted and turned about the middle of the image."""
     if trouble.calibration == 0.0 and trouble.calibration_turn == 0.0:
         return image_to_probe
-    rng = np.random.default_rng(np.random.SeedSequence([SEED, int(seed), 1]))
+    rng = _stream(seed, "calibration")
     axis, way = (vector / np.linalg.norm(vector) for vector in rng.normal(size=(2, 3)))
     turn = Rotation.from_rotvec(np.radians(trouble.calibration_turn) * axis).as_matrix()
     shift = CALIBRATION_PIVOT + trouble.calibration * way - turn @ CALIBRATION_PIVOT

@@ -34,6 +34,11 @@ class Patient:
     skin: Back
 
 
+@dataclass
+class ScannedPatient(Patient):
+    intensities: Volume
+
+
 def ball(centre: tuple, radius: float, spacing: float = 0.7) -> Volume:
     low = np.array(centre) - radius - 5.0
     size = np.full(3, int(2 * (radius + 5.0) / spacing))
@@ -102,6 +107,21 @@ def test_gas_is_where_the_radiograph_has_it() -> None:
             assert (volume.values[inside] == -960).all()
             checked += 1
     assert checked >= 3
+
+
+def test_a_ct_of_the_same_spacing_is_not_blurred() -> None:
+    """Values that change from voxel to voxel come out as they are, wherever the CT's grid lies."""
+    grid = VolumeGrid(np.array(CENTRE) - 30.37, np.ones(3), (61, 61, 61))
+    z, y, x = np.indices((61, 61, 61))
+    bone = (x - 30.0) ** 2 + (y - 30.0) ** 2 + (z - 30.0) ** 2 <= 13.0**2
+    fine = np.where(bone, 400.0 + 150.0 * (-1.0) ** (x + y + z), 45.0).astype(np.float32)
+    one = ScannedPatient(Volume(np.where(bone, 22, 0).astype(np.uint8), grid), Back(), Volume(fine, grid))
+    found = cbct.simulate(one, replace(CLEAN, diameter=80.0))
+    step = grid.origin - found.grid.origin
+    np.testing.assert_allclose(step, np.rint(step), atol=1e-9)
+    first = np.rint(step).astype(int)
+    middle = np.argwhere(bone) + first[::-1]
+    assert np.abs(found.values[tuple(middle.T)] - fine[bone]).max() <= 1.0
 
 
 def test_the_grid_is_centred_and_axis_aligned() -> None:

@@ -115,7 +115,7 @@ def test_skin_pressed_flat_is_lifted_and_a_cropped_one_is_not_believed(labels, s
 def test_a_posture_bends_bones_and_ct_alike(files, patient):
     source = Source(labelmap=files / "labels.nii.gz", ct=files / "scan.nii.gz", posture=parse_posture("flexion=15"))
     bent = source.read()
-    assert source.describe(1)["posture"] == {"flexion": 15.0} and bent.note == ""
+    assert source.describe(1)["posture"] == {"flexion": 15.0} and bent.notes == ()
     top = bent.meshes["L1"].vertices.mean(0) - patient[0]["L1"].vertices.mean(0)
     assert top[1] < -2.0  # forward
     points = sample_surface(bent.meshes["L1"], 2000, 0)

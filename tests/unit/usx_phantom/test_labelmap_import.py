@@ -12,10 +12,11 @@ from usx_common.levels import LEVELS
 from usx_common.meshes import Mesh, read_mesh, sample_surface
 from usx_common.volumes import Volume, VolumeGrid, read_volume, write_volume
 from usx_phantom.import_labelmap import main
-from usx_phantom.labelmap_import import find_labelmaps, read_labelmap
+from usx_phantom.labelmap_import import edge_share, find_labelmaps, read_labelmap
 from usx_phantom.mask_surface import genus_of, mask_surface
 from usx_phantom.mesh_import import read_spine
 from usx_phantom.overlap import BoneSurface
+from usx_phantom.phantom_source import Source
 from usx_phantom.scan_files import in_patient_order, read_scan
 from usx_phantom.spine import mean_spine
 from usx_phantom.voxels import label_meshes
@@ -190,15 +191,62 @@ def test_headers_that_mislead_are_refused(labels, tmp_path, patches, message):
         read_labelmap(path, STEP)
 
 
-def test_levels_at_the_edge_and_missing_ones_are_named(labels, tmp_path):
-    first = int(np.nonzero(labels.values == 24)[0].min()) + 4
-    cut = Volume(labels.values[first:].copy(), VolumeGrid(
+def cropped(labels, millimetres):
+    """Without the lowest `millimetres` of L5."""
+    first = int(np.nonzero(labels.values == 24)[0].min()) + round(millimetres / 1.5)
+    return Volume(labels.values[first:].copy(), VolumeGrid(
         labels.grid.origin + 1.5 * first * labels.grid.direction[:, 2], labels.grid.spacing,
         (*labels.grid.size[:2], labels.grid.size[2] - first), labels.grid.direction))
-    cut.values[cut.values == 20] = 0
-    write_volume(tmp_path / "cut.nrrd", cut)
-    spine = read_labelmap(tmp_path / "cut.nrrd", STEP)
-    assert spine.at_edge == ("L5",) and spine.missing == ("L1",)
+
+
+def test_levels_at_the_edge_and_missing_ones_are_named(labels, imported, tmp_path):
+    tips = cropped(labels, 6.0)
+    tips.values[tips.values == 20] = 0
+    write_volume(tmp_path / "tips.nrrd", tips)
+    spine = read_labelmap(tmp_path / "tips.nrrd", STEP)
+    assert spine.at_edge == ("L5",) and spine.missing == ("L1",) and spine.cut == ()
+    assert spine.edge_note == "L5 at the edge of the volume, so tips may be missing" and imported.edge_note == ""
+
+
+def test_a_cut_vertebra_is_no_truth(labels, tmp_path, capsys):
+    """The lowest 21 of 52 mm of L5 are missing: refused for a phantom, left out when importing."""
+    path = tmp_path / "cut.nrrd"
+    write_volume(path, cropped(labels, 21.0))
+    with pytest.raises(ValueError, match=r"cut\.nrrd: the edge of the volume cuts L5 \(there it is \d\d% of"):
+        Source(labelmap=path).read()
+    assert main(["--in", str(path), "--out", str(tmp_path / "out"), "--step", "2.2"]) == 0
+    assert "L5 cut by the edge of the volume and left out" in capsys.readouterr().out
+    assert sorted(p.stem for p in (tmp_path / "out" / "cut").iterdir()) == ["L1", "L2", "L3", "L4"]
+
+
+def test_sections_at_the_edge_are_measured_along_every_axis():
+    for axis in range(3):
+        ball = np.indices((21, 21, 21))
+        ball = ((ball - 10) ** 2).sum(0) <= 9**2
+        assert edge_share(ball) == 0.0
+        half = ball.take(range(10, 21), axis)
+        assert edge_share(half) == edge_share(np.flip(half, axis)) == 1.0
+        assert edge_share(ball.take(range(1, 21), axis)) == 1 / 253  # its outermost voxel; discs of 253 in the middle
+    assert edge_share(np.zeros((3, 3, 3), bool)) == 0.0
+
+
+def test_fingerprints_see_voxels_in_a_file_beside_the_header(labels, tmp_path):
+    def fingerprint(suffix, values):
+        path = tmp_path / f"map{suffix}"
+        image = sitk.GetImageFromArray(values)
+        image.SetSpacing([1.5, 1.5, 1.5])
+        sitk.WriteImage(image, str(path))
+        return Source(labelmap=path).describe(1)["sha256"]
+
+    changed = labels.values.copy()
+    changed[tuple(np.argwhere(changed == 22)[0])] = 0
+    for suffix in (".mhd", ".mha", ".nrrd"):
+        assert fingerprint(suffix, labels.values) == fingerprint(suffix, labels.values)
+        assert fingerprint(suffix, labels.values) != fingerprint(suffix, changed), suffix
+    for path in tmp_path.glob("map.*raw"):
+        path.unlink()
+    with pytest.raises(ValueError, match=r"map\.mhd"):
+        Source(labelmap=tmp_path / "map.mhd").describe(1)
 
 
 def test_command_compares_with_other_meshes(labels, tmp_path, capsys):
@@ -256,6 +304,13 @@ def test_real_label_maps_give_the_supplied_meshes(usx_data, subject):
         ras = read_mesh(folder / f"{level}.ply")
         assert surface_distance(ras.transformed(np.diag([-1.0, -1.0, 1.0, 1.0])), mesh) < 0.25
     assert set(spine.genus.values()) <= {1, 2}
+
+
+@pytest.mark.real_data
+def test_a_real_spine_whose_tips_touch_the_edge_stays_usable(usx_data):
+    path = usx_data / "ct" / "sub-verse008_seg-vert_msk.nii.gz"
+    notes = Source(labelmap=path).read().notes
+    assert notes == (f"{path}: L4, L5 at the edge of the volume, so tips may be missing",)
 
 
 @pytest.mark.real_data

@@ -9,6 +9,7 @@ from scipy.spatial.transform import Rotation
 from usx_common.levels import LEVELS
 from usx_common.meshes import Mesh
 from usx_common.transforms import invert, is_rigid
+from usx_phantom import phantom_source
 from usx_phantom.body_frames import body_frames
 from usx_phantom.mesh_import import read_spine
 from usx_phantom.overlap import overlaps
@@ -152,6 +153,21 @@ def test_parts_of_a_spine_bend_too(spine):
 def test_absurd_postures_are_refused(spine, make, message):
     with pytest.raises(ValueError, match=message):
         make(spine.meshes)
+
+
+def test_a_phantom_with_wedged_discs_alone_is_bent(spine, monkeypatch):
+    monkeypatch.setattr(phantom_source, "sample_spine", lambda seed: spine)
+    source = phantom_source.Source(posture=PostureChange(wedging=((0.0, 0.0), (0.0, 0.0), (4.0, 0.0), (0.0, 0.0))))
+    assert source.describe(1)["posture"] == {"wedging": [[0.0, 0.0], [0.0, 0.0], [4.0, 0.0], [0.0, 0.0]]}
+    meshes = source.read().meshes
+    assert np.linalg.norm(meshes["L1"].vertices - spine.meshes["L1"].vertices, axis=1).max() > 2.0
+
+
+def test_words_hold_all_that_is_not_0():
+    assert PostureChange().as_dict() == {}
+    wedging = ((0.0, 0.0), (1.5, 0.0), (0.0, -2.0), (0.0, 0.0))
+    assert PostureChange(bending=3.0, double=True, wedging=wedging).as_dict() == {
+        "bending": 3.0, "double": True, "wedging": [[0.0, 0.0], [1.5, 0.0], [0.0, -2.0], [0.0, 0.0]]}
 
 
 def test_bad_posture_is_a_usx_error():
