@@ -26,7 +26,7 @@ from usx_phantom.truth_writing import write_motion, write_truth
 
 FORMAT_VERSION = 1
 # Raised whenever simulated images change, so that folders made before are not taken for the same.
-IMAGES = 2
+IMAGES = 3
 DEVICE_ERROR_MM, DEVICE_ERROR_DEG = 5.0, 3.0
 CLICK_ERROR_MM = (2.0, 3.5)
 

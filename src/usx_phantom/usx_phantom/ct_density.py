@@ -7,7 +7,7 @@ the two the CT fades, but never within a labelled vertebra, so that no edge of t
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,9 +56,12 @@ def ct_part(scene: XrayScene, material: Material, fat: bool = False) -> CtPart |
     volume = _crop(intensities, *label_bounds(scene.labelmap))
     values = np.clip(volume.values.astype(np.float32), AIR, DENSEST)
     labels = _labels_on(scene.labelmap, volume.grid)
-    soft = _check_values(values, labels)
+    trunk = trunk_hounsfield(scene.skin, volume.grid, material, fat)
+    outside = (trunk == np.float32(AIR)) & ~labels
+    soft = _check_values(values, labels, outside)
+    trunk[trunk == np.float32(material.soft)] = soft
     weight = _weight(volume, labels)
-    trunk = trunk_hounsfield(scene.skin, volume.grid, replace(material, soft=soft), fat)
+    weight[outside] = 0.0  # what a CT holds behind the skin (air filled with tissue, a table) is not of the body
     return CtPart(trunk + weight * (values - trunk), trunk, volume.grid, soft)
 
 
@@ -125,13 +128,15 @@ def _labels_on(labelmap: Volume, grid: VolumeGrid) -> NDArray[np.bool_]:
     return result
 
 
-def _check_values(values: NDArray[np.float32], labels: NDArray[np.bool_]) -> float:
-    """HU of the CT's soft tissue (median). Raises BadScene for values that are no HU, or bone that is elsewhere."""
+def _check_values(values: NDArray[np.float32], labels: NDArray[np.bool_], outside: NDArray[np.bool_]) -> float:
+    """HU of the CT's soft tissue (median) but for what lies `outside` of the body. Raises BadScene for values that are
+    no HU, or bone that is elsewhere."""
     if not labels.any():
         raise BadScene("none of the label map's voxels lies within the CT: both must be in one frame")
-    soft = values[(values > SOFT[0]) & (values < SOFT[1]) & (values != 0.0) & ~labels]
-    if soft.size < 0.05 * values.size:
-        raise BadScene(f"{soft.size / values.size:.1%} of the CT's voxels are soft tissue of {SOFT[0]:g} to {SOFT[1]:g}"
+    soft = values[(values > SOFT[0]) & (values < SOFT[1]) & (values != 0.0) & ~labels & ~outside]
+    count = max(values.size - int(outside.sum()), 1)
+    if soft.size < 0.05 * count:
+        raise BadScene(f"{soft.size / count:.1%} of the CT's voxels are soft tissue of {SOFT[0]:g} to {SOFT[1]:g}"
                        " HU: its values are no Hounsfield units (apply rescale slope and intercept)")
     middle, bone = float(np.median(soft)), float(np.median(values[labels]))
     if bone < middle + 50.0:

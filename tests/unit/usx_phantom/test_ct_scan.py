@@ -1,12 +1,15 @@
 """CT scans as a phantom's source: values kept where they were, skin found where it shows, other scans refused."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from usx_common.levels import LEVELS
 from usx_common.meshes import sample_surface
 from usx_common.volumes import Volume, VolumeGrid, write_volume
-from usx_phantom import ct_scan
+from usx_phantom import cbct, ct_scan, xray
+from usx_phantom.ct_density import ct_part
 from usx_phantom.ct_scan import FAT, LEAST_CLEARANCE, SOFT_TISSUE, UNSEEN, filled, read_ct, skin_of
 from usx_phantom.labelmap_import import read_labelmap
 from usx_phantom.make_phantom import main
@@ -16,6 +19,7 @@ from usx_phantom.posture import parse_posture
 from usx_phantom.scene import SkinSurface
 from usx_phantom.spine import mean_spine
 from usx_phantom.voxels import label_meshes
+from usx_phantom.xray_settings import XraySettings
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +114,26 @@ def test_skin_pressed_flat_is_lifted_and_a_cropped_one_is_not_believed(labels, s
     lungs = near.values.copy()
     lungs[:, 10:30, 10:30] = -800
     assert (filled(Volume(lungs.astype(np.int16), labels.grid)).values == -800).sum() == lungs.shape[0] * 400
+
+
+def test_nothing_but_air_is_seen_behind_the_skin(spine):
+    """Air and table behind the back are filled with fat for the ultrasound; no other image may show it."""
+    scan = scan_of(label_meshes(spine, 2.0, margin=45.0), true_skin(spine))
+    noisy = scan.values + np.random.default_rng(0).normal(0.0, 25.0, scan.values.shape)
+    scan = Volume(np.rint(noisy).astype(np.int16), scan.grid)
+    scene = build_scene(spine, 0, spacing=2.0, ct=scan)
+    settings = XraySettings(columns=160, rows=200, spacing=2.0, gas=0, mottle=0.0)
+    path, pose = xray.line_integrals(scene, settings, 0)
+    trunk, _ = xray.line_integrals(replace(scene, intensities=None), settings, 0)
+    z = spine["L3"].vertices[:, 2].mean()
+    points = np.array([[scene.skin.x0, scene.skin.height(scene.skin.x0, z) + beyond, z] for beyond in (2.0, 10.0, 20.0)])
+    columns, rows = np.rint(xray.Radiograph(path, pose, settings, 0).project(points)).astype(int).T
+    assert (path[rows, columns] - trunk[rows, columns]).max() < 0.02  # the fat added 2.5 where the trunk ends
+    assert path[rows[2], columns[2]] == 0.0
+    assert ct_part(scene, settings.material).soft == pytest.approx(40.0, abs=1.5)  # that of the body alone
+    volume = cbct.simulate(scene, cbct.CbctSettings(spacing=2.0, blur=0.0, noise=0.0, cupping=0.0), 0)
+    index = np.rint((points[1:] - volume.grid.origin) / volume.grid.spacing).astype(int)
+    assert (volume.values[tuple(index.T[::-1])] == -1000).all()
 
 
 def test_a_posture_bends_bones_and_ct_alike(files, patient):
