@@ -34,7 +34,7 @@ def read_ct(path: Path, labels: Volume) -> Volume:
     bright in it: another patient's scan, another unit than HU, an affine that was lost.
     """
     scan = read_scan(path)
-    if scan.values.ndim != 3 or not np.isfinite(scan.values).all():
+    if not np.isfinite(scan.values).all():
         raise BadScan(f"{path} holds voxels that are no finite numbers")
     bone = labels.values > 0
     inside = resampled(scan, labels.grid, UNSEEN)[bone]

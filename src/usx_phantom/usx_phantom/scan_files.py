@@ -24,8 +24,8 @@ def read_scan(path: Path) -> Volume:
     """Volume of a NIfTI, NRRD or MetaImage file with axes in LPS order (permuted and flipped, never resampled).
 
     The file's own affine is believed, left-handed ones included. Raises BadScan or UsxError naming the file when it
-    is missing, unreadable, not 3D, too large for memory, oblique by more than 45 degrees to every order of axes, or
-    when its header has no axes, two that disagree, or units other than millimetres.
+    is missing, unreadable, not 3D, too large for memory, or when its header has no axes, two that disagree, or units
+    other than millimetres.
     """
     path = Path(path)
     if path.is_file() and path.name.lower().endswith(FILE_KINDS):
@@ -58,15 +58,6 @@ def in_patient_order(volume: Volume) -> Volume:
             direction[:, axis] *= -1.0
             values = np.flip(values, 2 - axis)
     return Volume(np.ascontiguousarray(values), VolumeGrid(origin, spacing, tuple(size.tolist()), direction))
-
-
-def same_place(a: Volume, b: Volume) -> float:
-    """Largest distance (mm) between corresponding corners of two grids; inf for grids of different sizes."""
-    if a.grid.size != b.grid.size:
-        return float("inf")
-    ends = np.stack(np.meshgrid(*[(0.0, n - 1.0) for n in a.grid.size], indexing="ij"), -1).reshape(-1, 3)
-    ends = np.column_stack([ends, np.ones(len(ends))])
-    return float(np.linalg.norm(ends @ (a.grid.index_to_world - b.grid.index_to_world).T, axis=1).max())
 
 
 def _check_size(path: Path) -> None:

@@ -126,7 +126,8 @@ def test_nothing_but_air_is_seen_behind_the_skin(spine):
     path, pose = xray.line_integrals(scene, settings, 0)
     trunk, _ = xray.line_integrals(replace(scene, intensities=None), settings, 0)
     z = spine["L3"].vertices[:, 2].mean()
-    points = np.array([[scene.skin.x0, scene.skin.height(scene.skin.x0, z) + beyond, z] for beyond in (2.0, 10.0, 20.0)])
+    x, y = scene.skin.x0, float(scene.skin.height(scene.skin.x0, z))
+    points = np.array([[x, y + beyond, z] for beyond in (2.0, 10.0, 20.0)])
     columns, rows = np.rint(xray.Radiograph(path, pose, settings, 0).project(points)).astype(int).T
     assert (path[rows, columns] - trunk[rows, columns]).max() < 0.02  # the fat added 2.5 where the trunk ends
     assert path[rows[2], columns[2]] == 0.0
