@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from usx_common.volumes import Volume, VolumeGrid
+from usx_phantom.ct_scan import FAT, SOFT_TISSUE
 from usx_phantom.density import BadScene, Ellipsoid, Material, Trunk, XrayScene, check_axes, label_bounds
 
 FADE = 14.0  # mm from the CT's faces
@@ -58,9 +59,11 @@ def ct_part(scene: XrayScene, material: Material, fat: bool = False) -> CtPart |
     labels = _labels_on(scene.labelmap, volume.grid)
     trunk = trunk_hounsfield(scene.skin, volume.grid, material, fat)
     outside = (trunk == np.float32(AIR)) & ~labels
-    soft = _check_values(values, labels, outside)
+    filled = _filled_in(volume.values, {0.0, min(float(volume.values.min()), CUT_AIR), SOFT_TISSUE})
+    air = _cut_air(volume.values) | _filled_in(volume.values, {FAT})
+    soft = _check_values(values, labels, outside | filled | air)
     trunk[trunk == np.float32(material.soft)] = soft
-    weight = _weight(volume, labels)
+    weight = _weight(labels, filled, air, volume.grid.spacing[::-1])
     weight[outside] = 0.0  # what a CT holds behind the skin (air filled with tissue, a table) is not of the body
     return CtPart(trunk + weight * (values - trunk), trunk, volume.grid, soft)
 
@@ -128,13 +131,13 @@ def _labels_on(labelmap: Volume, grid: VolumeGrid) -> NDArray[np.bool_]:
     return result
 
 
-def _check_values(values: NDArray[np.float32], labels: NDArray[np.bool_], outside: NDArray[np.bool_]) -> float:
-    """HU of the CT's soft tissue (median) but for what lies `outside` of the body. Raises BadScene for values that are
-    no HU, or bone that is elsewhere."""
+def _check_values(values: NDArray[np.float32], labels: NDArray[np.bool_], unknown: NDArray[np.bool_]) -> float:
+    """HU of the CT's soft tissue (median) where it is not `unknown`. Raises BadScene for values that are no HU, or bone
+    that is elsewhere."""
     if not labels.any():
         raise BadScene("none of the label map's voxels lies within the CT: both must be in one frame")
-    soft = values[(values > SOFT[0]) & (values < SOFT[1]) & (values != 0.0) & ~labels & ~outside]
-    count = max(values.size - int(outside.sum()), 1)
+    soft = values[(values > SOFT[0]) & (values < SOFT[1]) & ~labels & ~unknown]
+    count = max(values.size - int(unknown.sum()), 1)
     if soft.size < 0.05 * count:
         raise BadScene(f"{soft.size / count:.1%} of the CT's voxels are soft tissue of {SOFT[0]:g} to {SOFT[1]:g}"
                        " HU: its values are no Hounsfield units (apply rescale slope and intercept)")
@@ -145,10 +148,9 @@ def _check_values(values: NDArray[np.float32], labels: NDArray[np.bool_], outsid
     return middle
 
 
-def _weight(volume: Volume, labels: NDArray[np.bool_]) -> NDArray[np.float32]:
+def _weight(labels: NDArray[np.bool_], filled: NDArray[np.bool_], air: NDArray[np.bool_],
+            spacing: NDArray[np.float64]) -> NDArray[np.float32]:
     """Share (z, y, x) of the CT in each voxel: 0 where it shows nothing, 1 within, 1 in labels."""
-    spacing = volume.grid.spacing[::-1]
-    filled, air = _filled_in(volume.values), _cut_air(volume.values)
     blurred = ndimage.gaussian_filter(air.astype(np.float32), 2.0 / spacing) > 0.1  # 2 mm of its surface's blur
     share = np.minimum(_from_faces(labels.shape, spacing), _beyond(filled, spacing, FADE))
     share = np.minimum(share, _beyond(blurred, spacing, FADE_AT_AIR))
@@ -158,10 +160,10 @@ def _weight(volume: Volume, labels: NDArray[np.bool_]) -> NDArray[np.float32]:
     return weight
 
 
-def _filled_in(values: NDArray) -> NDArray[np.bool_]:
-    """Voxels (z, y, x) outside of what was scanned: connected to a face, all of one value (0, or the lowest, air)."""
+def _filled_in(values: NDArray, fills: set[float]) -> NDArray[np.bool_]:
+    """Voxels (z, y, x) outside of what was scanned: connected to a face, all of one value of `fills`."""
     filled = np.zeros(values.shape, bool)
-    for value in {0.0, min(float(values.min()), CUT_AIR)}:
+    for value in sorted(fills):
         same, count = ndimage.label(values == value)
         if not count:
             continue

@@ -8,7 +8,7 @@ import numpy as np
 
 from usx_common.levels import LEVELS
 from usx_common.meshes import Mesh, read_mesh, volume
-from usx_phantom.anatomy import BadAnatomy, check_order, check_posterior, check_size
+from usx_phantom.anatomy import BadAnatomy, check_order, check_posterior, check_size, middle_level
 
 AXES = {"LPS": np.eye(4), "RAS": np.diag([-1.0, -1.0, 1.0, 1.0])}
 SUFFIXES = (".ply", ".stl")
@@ -43,8 +43,9 @@ def read_spine(folder: Path, axes: str = "RAS") -> dict[str, Mesh]:
 
 
 def centring_shift(meshes: dict[str, Mesh]) -> np.ndarray:
-    """(3,) whole millimetres that bring L3 to the origin."""
-    return -np.round(0.5 * (meshes["L3"].vertices.min(0) + meshes["L3"].vertices.max(0)))
+    """(3,) whole millimetres that bring L3, or else the level in the middle, to the origin."""
+    middle = meshes[middle_level(meshes)].vertices
+    return -np.round(0.5 * (middle.min(0) + middle.max(0)))
 
 
 def _file_of(folder: Path, level: str) -> Path:
