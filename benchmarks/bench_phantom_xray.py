@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from usx_phantom import cbct, xray
-from usx_phantom.ct_files import CtScene
 from usx_phantom.phantom_scene import build_scene
 from usx_phantom.spine import sample_spine
 from usx_phantom.xray_report import narrow_ct
@@ -22,9 +20,9 @@ REPEATS = 3
 
 def run(device: str = "cpu") -> list[dict[str, Any]]:
     """Rows of seconds per image, the best of three."""
-    sampled = build_scene(sample_spine(0).meshes, 0)
-    with_ct = CtScene(sampled.labelmap, sampled.skin, narrow_ct(sampled, 0))
-    scenes = {"label map": replace(with_ct, intensities=None), "CT": with_ct}
+    meshes = sample_spine(0).meshes
+    sampled = build_scene(meshes, 0)
+    scenes = {"label map": sampled, "CT": build_scene(meshes, 0, ct=narrow_ct(sampled, 0))}
     rows = []
     for name, scene in scenes.items():
         xray.simulate_lateral(scene, xray.XraySettings(columns=64, rows=64))  # compiles

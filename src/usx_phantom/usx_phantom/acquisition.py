@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from usx_common import transforms
 from usx_common.levels import LEVELS, label_of_level
 from usx_phantom import cbct, dicom_xray, xray
 from usx_phantom.patient_motion import draw_motion, moved_scene
 from usx_phantom.phantom_scene import NOMINAL_CRANIAL, NOMINAL_POSTERIOR, body_centres
+from usx_phantom.plain_yaml import dump, numbers
 from usx_phantom.probe_geometry import ProbeGeometry
 from usx_phantom.scene import Scene
 from usx_phantom.sweep import SweepSettings, plan
@@ -71,7 +71,7 @@ def write_acquisition(scene: Scene, folder: Path, settings: AcquisitionSettings,
         sweep = plan_sweep(scene, settings)
         report("planning the sweep", 1, 1)
         told = [note for note in (*notes, _write_still(scene, partial, settings, sweep, report)) if note]
-        _dump(partial / "acquisition.yaml", _description(settings, source, sweep, told))
+        dump(partial / "acquisition.yaml", _description(settings, source, sweep, told))
         write_sweep(scene, partial / "bag", sweep, settings.seed,
                     lambda done, total: report("ultrasound frames", done, total))
         shutil.rmtree(folder, ignore_errors=True)
@@ -106,13 +106,13 @@ def _write_still(scene: Scene, folder: Path, settings: AcquisitionSettings, swee
     if motion is not None:
         write_motion(imaged, folder / "truth", motion.whole)
     if settings.trouble.any:
-        _dump(folder / "truth" / "trouble.yaml", sweep.trouble.as_dict())
+        dump(folder / "truth" / "trouble.yaml", sweep.trouble.as_dict())
     rng = np.random.default_rng(np.random.SeedSequence([0x4F505221, settings.seed]))
     centres = body_centres(imaged.labelmap)
     device = device_estimate(scene, rng)
     clicks = jittered_clicks(radiograph, centres, rng)
     calibration = wrong_calibration(settings.trouble, ProbeGeometry().image_to_probe, settings.seed)
-    _dump(folder / "params.yaml", parameters(device, radiograph, clicks, calibration))
+    dump(folder / "params.yaml", parameters(device, radiograph, clicks, calibration))
     report("X-ray and truth", 2, stages)
     if settings.cbct:
         cbct.write_series(cbct.simulate(imaged, seed=settings.seed), folder / "cbct", settings.seed)
@@ -165,23 +165,15 @@ def parameters(device: np.ndarray, radiograph: xray.Radiograph, clicks: np.ndarr
     probe = ProbeGeometry()
     values = {
         # compounding_node
-        "image_to_probe": _numbers(image_to_probe), "pose_source": "tf",
+        "image_to_probe": numbers(image_to_probe), "pose_source": "tf",
         "world_frame": FRAMES["world"], "probe_frame": FRAMES["probe"], "image_frame": FRAMES["image"],
         "mask_kind": "fan", "mask_fan": [float(v) for v in probe.mask_fan],
         # xray_node
         "seed_labels": [label_of_level(level) for level in LEVELS],
         "seed_columns": [float(v) for v in clicks[:, 0]], "seed_rows": [float(v) for v in clicks[:, 1]],
         # registration_node
-        "xray_placement": "device", "cbct_to_world": _numbers(device),
-        "xray_to_cbct": _numbers(radiograph.xray_to_cbct),
+        "xray_placement": "device", "cbct_to_world": numbers(device),
+        "xray_to_cbct": numbers(radiograph.xray_to_cbct),
         "patient_cranial_axis": list(NOMINAL_CRANIAL), "patient_posterior_axis": list(NOMINAL_POSTERIOR),
     }
     return {"/**": {"ros__parameters": values}}
-
-
-def _numbers(matrix: np.ndarray) -> list[float]:
-    return [float(v) for v in np.asarray(matrix).ravel()]
-
-
-def _dump(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=110))

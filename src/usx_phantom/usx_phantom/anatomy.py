@@ -19,6 +19,17 @@ class BadAnatomy(UsxError):
     """Meshes that are not a lumbar spine in the axes that were named."""
 
 
+def levels_of(meshes: dict[str, Mesh]) -> list[str]:
+    """Those of L1..L5 that are there, from head to foot."""
+    return [level for level in LEVELS if level in meshes]
+
+
+def middle_level(meshes: dict[str, Mesh]) -> str:
+    """L3, or the level in the middle of those that are there."""
+    levels = levels_of(meshes)
+    return "L3" if "L3" in levels else levels[len(levels) // 2]
+
+
 def check_size(name: str, mesh: Mesh) -> None:
     """Raise BadAnatomy unless the largest extent of `mesh` is that of a vertebra in millimetres."""
     extent = mesh.vertices.max(0) - mesh.vertices.min(0)
@@ -36,7 +47,7 @@ def check_proportions(name: str, mesh: Mesh, hint: str) -> None:
 
 def check_order(name: str, meshes: dict[str, Mesh]) -> None:
     """Raise BadAnatomy unless the levels of `meshes` (LPS mm) lie one below the other as far apart as in one spine."""
-    levels = [level for level in LEVELS if level in meshes]
+    levels = levels_of(meshes)
     for upper, lower in pairwise(levels):
         gap = float(meshes[upper].vertices[:, 2].mean() - meshes[lower].vertices[:, 2].mean())
         if gap <= 0.0:

@@ -7,13 +7,14 @@ the two the CT fades, but never within a labelled vertebra, so that no edge of t
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from usx_common.volumes import Volume, VolumeGrid
+from usx_phantom.ct_scan import FAT, SOFT_TISSUE
 from usx_phantom.density import BadScene, Ellipsoid, Material, Trunk, XrayScene, check_axes, label_bounds
 
 FADE = 14.0  # mm from the CT's faces
@@ -56,9 +57,14 @@ def ct_part(scene: XrayScene, material: Material, fat: bool = False) -> CtPart |
     volume = _crop(intensities, *label_bounds(scene.labelmap))
     values = np.clip(volume.values.astype(np.float32), AIR, DENSEST)
     labels = _labels_on(scene.labelmap, volume.grid)
-    soft = _check_values(values, labels)
-    weight = _weight(volume, labels)
-    trunk = trunk_hounsfield(scene.skin, volume.grid, replace(material, soft=soft), fat)
+    trunk = trunk_hounsfield(scene.skin, volume.grid, material, fat)
+    outside = (trunk == np.float32(AIR)) & ~labels
+    filled = _filled_in(volume.values, {0.0, min(float(volume.values.min()), CUT_AIR), SOFT_TISSUE})
+    air = _cut_air(volume.values) | _filled_in(volume.values, {FAT})
+    soft = _check_values(values, labels, outside | filled | air)
+    trunk[trunk == np.float32(material.soft)] = soft
+    weight = _weight(labels, filled, air, volume.grid.spacing[::-1])
+    weight[outside] = 0.0  # what a CT holds behind the skin (air filled with tissue, a table) is not of the body
     return CtPart(trunk + weight * (values - trunk), trunk, volume.grid, soft)
 
 
@@ -125,13 +131,15 @@ def _labels_on(labelmap: Volume, grid: VolumeGrid) -> NDArray[np.bool_]:
     return result
 
 
-def _check_values(values: NDArray[np.float32], labels: NDArray[np.bool_]) -> float:
-    """HU of the CT's soft tissue (median). Raises BadScene for values that are no HU, or bone that is elsewhere."""
+def _check_values(values: NDArray[np.float32], labels: NDArray[np.bool_], unknown: NDArray[np.bool_]) -> float:
+    """HU of the CT's soft tissue (median) where it is not `unknown`. Raises BadScene for values that are no HU, or bone
+    that is elsewhere."""
     if not labels.any():
         raise BadScene("none of the label map's voxels lies within the CT: both must be in one frame")
-    soft = values[(values > SOFT[0]) & (values < SOFT[1]) & (values != 0.0) & ~labels]
-    if soft.size < 0.05 * values.size:
-        raise BadScene(f"{soft.size / values.size:.1%} of the CT's voxels are soft tissue of {SOFT[0]:g} to {SOFT[1]:g}"
+    soft = values[(values > SOFT[0]) & (values < SOFT[1]) & ~labels & ~unknown]
+    count = max(values.size - int(unknown.sum()), 1)
+    if soft.size < 0.05 * count:
+        raise BadScene(f"{soft.size / count:.1%} of the CT's voxels are soft tissue of {SOFT[0]:g} to {SOFT[1]:g}"
                        " HU: its values are no Hounsfield units (apply rescale slope and intercept)")
     middle, bone = float(np.median(soft)), float(np.median(values[labels]))
     if bone < middle + 50.0:
@@ -140,10 +148,9 @@ def _check_values(values: NDArray[np.float32], labels: NDArray[np.bool_]) -> flo
     return middle
 
 
-def _weight(volume: Volume, labels: NDArray[np.bool_]) -> NDArray[np.float32]:
+def _weight(labels: NDArray[np.bool_], filled: NDArray[np.bool_], air: NDArray[np.bool_],
+            spacing: NDArray[np.float64]) -> NDArray[np.float32]:
     """Share (z, y, x) of the CT in each voxel: 0 where it shows nothing, 1 within, 1 in labels."""
-    spacing = volume.grid.spacing[::-1]
-    filled, air = _filled_in(volume.values), _cut_air(volume.values)
     blurred = ndimage.gaussian_filter(air.astype(np.float32), 2.0 / spacing) > 0.1  # 2 mm of its surface's blur
     share = np.minimum(_from_faces(labels.shape, spacing), _beyond(filled, spacing, FADE))
     share = np.minimum(share, _beyond(blurred, spacing, FADE_AT_AIR))
@@ -153,10 +160,10 @@ def _weight(volume: Volume, labels: NDArray[np.bool_]) -> NDArray[np.float32]:
     return weight
 
 
-def _filled_in(values: NDArray) -> NDArray[np.bool_]:
-    """Voxels (z, y, x) outside of what was scanned: connected to a face, all of one value (0, or the lowest, air)."""
+def _filled_in(values: NDArray, fills: set[float]) -> NDArray[np.bool_]:
+    """Voxels (z, y, x) outside of what was scanned: connected to a face, all of one value of `fills`."""
     filled = np.zeros(values.shape, bool)
-    for value in {0.0, min(float(values.min()), CUT_AIR)}:
+    for value in sorted(fills):
         same, count = ndimage.label(values == value)
         if not count:
             continue

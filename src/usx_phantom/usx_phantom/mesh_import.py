@@ -14,6 +14,7 @@ from usx_phantom.anatomy import (
     check_order,
     check_posterior,
     check_size,
+    middle_level,
     spinous_is_posterior,
 )
 
@@ -52,8 +53,9 @@ def read_spine(folder: Path, axes: str = "RAS") -> dict[str, Mesh]:
 
 
 def centring_shift(meshes: dict[str, Mesh]) -> np.ndarray:
-    """(3,) whole millimetres that bring L3 to the origin."""
-    return -np.round(0.5 * (meshes["L3"].vertices.min(0) + meshes["L3"].vertices.max(0)))
+    """(3,) whole millimetres that bring L3, or else the level in the middle, to the origin."""
+    middle = meshes[middle_level(meshes)].vertices
+    return -np.round(0.5 * (middle.min(0) + middle.max(0)))
 
 
 def _file_of(folder: Path, level: str) -> Path:

@@ -10,6 +10,8 @@ from usx_common.levels import LEVELS, label_of_level
 from usx_common.meshes import Mesh
 from usx_common.volumes import Volume
 from usx_phantom import ct_scan
+from usx_phantom.anatomy import levels_of, middle_level
+from usx_phantom.scan_files import memory_watched
 from usx_phantom.scene import Scene, SkinSurface
 from usx_phantom.voxels import label_meshes
 
@@ -22,7 +24,7 @@ TABLE_CENTRE = (560.0, 0.0, 140.0)
 
 
 def build_scene(meshes: dict[str, Mesh], seed: int, spacing: float = 0.8, ct: Volume | None = None) -> Scene:
-    """Scene of closed bone meshes L1..L5 (mm, LPS). `spacing` is that of the label map.
+    """Scene of closed bone meshes L1..L5, or at least three of them (mm, LPS). `spacing` is that of the label map.
 
     `ct`: their CT (HU, frame of the meshes, direction identity); its skin is taken where it shows it reliably.
 
@@ -32,17 +34,20 @@ def build_scene(meshes: dict[str, Mesh], seed: int, spacing: float = 0.8, ct: Vo
     turn = Rotation.from_euler("zyx", np.radians(rng.uniform(-1.0, 1.0, 3) * (6.0, 2.0, 2.0))).as_matrix()
     nominal = np.column_stack([np.cross(NOMINAL_POSTERIOR, NOMINAL_CRANIAL), NOMINAL_POSTERIOR, NOMINAL_CRANIAL])
     rotation = turn @ nominal
-    middle = meshes["L3"].vertices.mean(0)
+    middle = meshes[middle_level(meshes)].vertices.mean(0)
     place = np.array(TABLE_CENTRE) + rng.uniform(-1.0, 1.0, 3) * (15.0, 15.0, 8.0)
     cbct_to_world = transforms.make_transform(rotation, place - rotation @ middle)
-    skin = (ct_scan.skin_of(ct, meshes) if ct is not None else None) or fit_skin(meshes)
-    intensities = None if ct is None else ct_scan.filled(ct)
+    skin, intensities = fit_skin(meshes), None
+    if ct is not None:
+        with memory_watched("the CT"):
+            skin, intensities = ct_scan.skin_of(ct, meshes) or skin, ct_scan.filled(ct)
     return Scene(meshes, label_meshes(meshes, spacing), skin, cbct_to_world, intensities)
 
 
 def fit_skin(meshes: dict[str, Mesh], clearance: float = SKIN_CLEARANCE) -> SkinSurface:
     """Skin over the spinous processes: a parabola along the back that nowhere comes nearer than `clearance` mm."""
-    tips = np.array([mesh.vertices[mesh.vertices[:, 1].argmax()] for mesh in (meshes[level] for level in LEVELS)])
+    bones = [meshes[level].vertices for level in levels_of(meshes)]
+    tips = np.array([bone[bone[:, 1].argmax()] for bone in bones])
     x0, z0 = float(tips[:, 0].mean()), float(tips[:, 2].mean())
     s = tips[:, 2] - z0
     c2, c1, _ = np.polyfit(s, tips[:, 1], 2)
@@ -55,7 +60,7 @@ def fit_skin(meshes: dict[str, Mesh], clearance: float = SKIN_CLEARANCE) -> Skin
 
 
 def body_centres(labelmap: Volume) -> dict[str, np.ndarray]:
-    """Centre (3,) mm LPS of each level's vertebral body, from a label map in LPS axes.
+    """Centre (3,) mm LPS of the vertebral body of each of L1..L5 that a label map in LPS axes holds.
 
     In a slab of 6 mm about the middle plane the canal parts body and spinous process: the widest gap along y.
     """
@@ -63,6 +68,8 @@ def body_centres(labelmap: Volume) -> dict[str, np.ndarray]:
     grid = labelmap.grid
     for level in LEVELS:
         z, y, x = np.nonzero(labelmap.values == label_of_level(level))
+        if len(z) == 0:
+            continue
         points = np.stack([x, y, z], -1) * grid.spacing + grid.origin
         middle = _middle_x(points)
         slab = points[np.abs(points[:, 0] - middle) < 3.0]

@@ -1,4 +1,4 @@
-"""Measurements of simulated radiographs: where beads lie, line integrals, sharpness, noise, scatter, contrast."""
+"""Measurements of simulated radiographs: where beads lie, line integrals, sharpness, noise, contrast."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from scipy import ndimage
 
-from usx_common.levels import LEVEL_NAMES
 from usx_common.transforms import apply, invert
 from usx_common.volumes import Volume, VolumeGrid
 from usx_phantom import attenuation, dicom_xray, xray
 from usx_phantom.density import XrayScene
 from usx_phantom.detector import blur_by_scintillator
+from usx_phantom.phantom_scene import body_centres
 from usx_phantom.xray_exposure import count, expected_photons, expose, scattered
 from usx_phantom.xray_paths import integrate
 from usx_phantom.xray_settings import XraySettings
@@ -99,8 +99,8 @@ def sphere_error() -> float:
 def noise_ratios(settings: XraySettings, seed: int) -> NDArray[np.float64]:
     """Variance over mean in even fields of decreasing brightness; equal where noise is that of counted photons."""
     ratios = []
-    for level in (0.0, 2.0, 4.0, 6.0):
-        counts = count(np.full((400, 400), level), replace(settings, scatter=0.0, collimator=None), seed)
+    for number, level in enumerate((0.0, 2.0, 4.0, 6.0)):  # each with noise of its own
+        counts = count(np.full((400, 400), level), replace(settings, scatter=0.0, collimator=None), 4 * seed + number)
         ratios.append((counts.var() - 9.0) / counts.mean())
     return np.array(ratios)
 
@@ -125,13 +125,6 @@ def edge_transfer(settings: XraySettings, cycles: float) -> float:
     return float(abs((spread * wave).sum()) / abs(spread.sum()) / np.sinc(settings.spacing * cycles))
 
 
-def scatter_ratio(path: NDArray[np.float64], settings: XraySettings) -> float:
-    """Scattered over primary photons, the median over the thicker half of the body."""
-    primary = settings.photons * np.exp(-path)
-    thick = path > np.median(path[path > 1.0])
-    return float(np.median(scattered(primary, path, settings)[thick] / primary[thick]))
-
-
 def contrasts(scene: XrayScene, settings: XraySettings, seed: int) -> list[Contrast]:
     """Contrast of each level of L1..L5 that the label map holds and the picture shows."""
     path, pose = xray.line_integrals(scene, settings, seed)
@@ -153,19 +146,6 @@ def contrasts(scene: XrayScene, settings: XraySettings, seed: int) -> list[Contr
         result.append(Contrast(level, more, 1.0 - bone / tissue, 1.0 - (bone + other) / (tissue + other),
                                np.log((tissue + other) / (bone + other)) / max(float(fine[body].std()), 1e-9)))
     return result
-
-
-def body_centres(labelmap: Volume) -> dict[str, NDArray[np.float64]]:
-    """Centre (3,) mm of each lumbar body: the middle of what lies deepest within the bone."""
-    centres = {}
-    for label, where in enumerate(ndimage.find_objects(np.asarray(labelmap.values, int)), start=1):
-        if where is None or label not in LEVEL_NAMES:
-            continue
-        part = np.pad(labelmap.values[where] == label, 1)
-        depth = ndimage.distance_transform_edt(part, sampling=labelmap.grid.spacing[::-1])
-        deep = np.argwhere(depth > 0.7 * depth.max()).mean(axis=0) - 1.0 + [axis.start for axis in where]
-        centres[LEVEL_NAMES[label]] = labelmap.grid.origin + deep[::-1] * labelmap.grid.spacing
-    return centres
 
 
 def _beads() -> tuple[WaterTank, NDArray[np.float64]]:

@@ -21,19 +21,19 @@ from rich.table import Table
 from usx_common.errors import UsxError
 from usx_common.volumes import Volume, VolumeGrid
 from usx_phantom import cbct, xray
+from usx_phantom.anatomy import middle_level
 from usx_phantom.checks import check_whole
-from usx_phantom.ct_files import CtScene, read_ct_scene
 from usx_phantom.density import XrayScene, label_bounds
 from usx_phantom.detector import noise_share
-from usx_phantom.phantom_scene import build_scene
+from usx_phantom.phantom_scene import body_centres, build_scene
+from usx_phantom.phantom_source import Source
+from usx_phantom.scene import Scene
 from usx_phantom.spine import sample_spine
 from usx_phantom.xray_measure import (
     bead_error,
-    body_centres,
     contrasts,
     edge_transfer,
     noise_ratios,
-    scatter_ratio,
     sphere_error,
 )
 from usx_phantom.xray_pictures import draw_planes, draw_radiographs
@@ -44,7 +44,8 @@ it: of a sampled spine, or of a real CT beside the same patient's label map. Wri
 radiographs and of the CBCT into --out. Not for medical use."""
 EXAMPLES = """examples:
   xray_report --out out/xray                              a sampled spine, seed 0
-  xray_report --out out/xray --ct CT.nii.gz --labelmap MASK.nii.gz   real anatomy (HU; labels 20..24 = L1..L5)
+  xray_report --out out/xray --ct CT.nii.gz --labelmap MASK.nii.gz   real anatomy (HU; labels 20..24 = L1..L5,
+                                                          three of them are enough)
 """
 COLUMNS = ("what", "value", "unit", "expected")
 
@@ -87,13 +88,10 @@ def device_rows(settings: XraySettings, seed: int) -> list[Row]:
 
 def scene_rows(name: str, scene: XrayScene, settings: XraySettings, seed: int) -> list[Row]:
     """What depends on the patient."""
-    path, _ = xray.line_integrals(scene, settings, seed)
     bodies = contrasts(scene, settings, seed)
     if not bodies:
         raise UsxError("the label map holds no lumbar body (labels 20..24) within the picture: nothing to measure")
     return [
-        Row(f"{name}: scatter to primary, thicker half of the body", scatter_ratio(path, settings), "",
-            f"about {settings.scatter:g} (stated where the body is thickest)"),
         Row(f"{name}: water added by a lumbar body, mean", float(np.mean([b.path for b in bodies])), "mm", ""),
         Row(f"{name}: contrast of a body, primary", float(np.mean([b.primary for b in bodies])), "", ""),
         Row(f"{name}: contrast of a body, with scatter", float(np.mean([b.total for b in bodies])), "",
@@ -124,20 +122,21 @@ def make(options: argparse.Namespace, console: Console) -> list[Path]:
     pictures = {f"from the {name}": xray.simulate_lateral(scene, settings, seed) for name, scene in scenes.items()}
     centres = body_centres(first.labelmap)
     name = "xray_from_ct" if options.ct else "xray_from_labels"
-    middle = centres.get("L3", next(iter(centres.values())))
+    middle = centres[middle_level(first.meshes)]
     return [_write(rows, options.out / "xray_report.csv"),
             draw_radiographs(pictures, centres, options.out / f"{name}.png"),
             draw_planes(cbct.simulate(first, seed=seed), middle, options.out / f"{name.replace('xray', 'cbct')}.png")]
 
 
-def _scenes(options: argparse.Namespace, seed: int) -> dict[str, XrayScene]:
+def _scenes(options: argparse.Namespace, seed: int) -> dict[str, Scene]:
     """The patient as a CT shows it, and as its label map does; without files, a sampled spine and a CT made of it."""
     if options.ct is not None:
-        scene = read_ct_scene(options.ct, options.labelmap)
+        bones = Source(labelmap=options.labelmap, ct=options.ct, complete=False).read()
+        scene = build_scene(bones.meshes, seed, ct=bones.ct)
         return {"CT": scene, "label map": replace(scene, intensities=None)}
-    sampled = build_scene(sample_spine(seed).meshes, seed)
-    made = CtScene(sampled.labelmap, sampled.skin, narrow_ct(sampled, seed))
-    return {"label map": replace(made, intensities=None), "CT made of it": made}
+    meshes = sample_spine(seed).meshes
+    sampled = build_scene(meshes, seed)
+    return {"label map": sampled, "CT made of it": build_scene(meshes, seed, ct=narrow_ct(sampled, seed))}
 
 
 def narrow_ct(scene: XrayScene, seed: int) -> Volume:

@@ -10,6 +10,7 @@ from usx_common.errors import UsxError
 from usx_common.volumes import Volume, VolumeGrid
 from usx_phantom import cbct, xray
 from usx_phantom.ct_density import beside, ct_part
+from usx_phantom.ct_scan import FAT, SOFT_TISSUE
 from usx_phantom.density import Ellipsoid, Material, check_upright
 from usx_phantom.xray_settings import XraySettings
 
@@ -122,6 +123,19 @@ def test_air_that_a_face_cuts_is_soft_tissue_and_closed_gas_is_kept() -> None:
     more = excess(one)
     assert np.abs(more[lung]).max() < 1e-3 and np.abs(more[back]).max() < 1e-3
     assert more[closed].mean() < -800.0
+
+
+def test_what_a_scene_was_filled_with_is_soft_tissue_of_this_patient() -> None:
+    """`build_scene` puts tissue of 40 HU where nothing was scanned and fat behind the back; this patient has -20 HU."""
+    one = patient()
+    x, y, z = coordinates()
+    values, labels = one.intensities.values, one.labelmap.values
+    values[labels == 0] -= 60.0
+    wedge, back = (x + 0.5 * z > 50.0) & (labels == 0), y > 40.0
+    values[wedge], values[back] = SOFT_TISSUE, FAT
+    more = excess(one)
+    assert np.abs(more[wedge]).max() < 1e-3 and np.abs(more[back]).max() < 1e-3
+    assert ct_part(one, Material()).soft == pytest.approx(-20.0, abs=1.0)
 
 
 def test_labels_that_reach_beyond_what_was_scanned_bring_no_air() -> None:

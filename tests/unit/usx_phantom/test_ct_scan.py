@@ -1,12 +1,15 @@
 """CT scans as a phantom's source: values kept where they were, skin found where it shows, other scans refused."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from usx_common.levels import LEVELS
 from usx_common.meshes import sample_surface
 from usx_common.volumes import Volume, VolumeGrid, write_volume
-from usx_phantom import ct_scan
+from usx_phantom import cbct, ct_scan, scan_files, xray
+from usx_phantom.ct_density import ct_part
 from usx_phantom.ct_scan import FAT, LEAST_CLEARANCE, SOFT_TISSUE, UNSEEN, filled, read_ct, skin_of
 from usx_phantom.labelmap_import import read_labelmap
 from usx_phantom.make_phantom import main
@@ -16,6 +19,7 @@ from usx_phantom.posture import parse_posture
 from usx_phantom.scene import SkinSurface
 from usx_phantom.spine import mean_spine
 from usx_phantom.voxels import label_meshes
+from usx_phantom.xray_settings import XraySettings
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +116,27 @@ def test_skin_pressed_flat_is_lifted_and_a_cropped_one_is_not_believed(labels, s
     assert (filled(Volume(lungs.astype(np.int16), labels.grid)).values == -800).sum() == lungs.shape[0] * 400
 
 
+def test_nothing_but_air_is_seen_behind_the_skin(spine):
+    """Air and table behind the back are filled with fat for the ultrasound; no other image may show it."""
+    scan = scan_of(label_meshes(spine, 2.0, margin=45.0), true_skin(spine))
+    noisy = scan.values + np.random.default_rng(0).normal(0.0, 25.0, scan.values.shape)
+    scan = Volume(np.rint(noisy).astype(np.int16), scan.grid)
+    scene = build_scene(spine, 0, spacing=2.0, ct=scan)
+    settings = XraySettings(columns=160, rows=200, spacing=2.0, gas=0, mottle=0.0)
+    path, pose = xray.line_integrals(scene, settings, 0)
+    trunk, _ = xray.line_integrals(replace(scene, intensities=None), settings, 0)
+    z = spine["L3"].vertices[:, 2].mean()
+    x, y = scene.skin.x0, float(scene.skin.height(scene.skin.x0, z))
+    points = np.array([[x, y + beyond, z] for beyond in (2.0, 10.0, 20.0)])
+    columns, rows = np.rint(xray.Radiograph(path, pose, settings, 0).project(points)).astype(int).T
+    assert (path[rows, columns] - trunk[rows, columns]).max() < 0.02  # the fat added 2.5 where the trunk ends
+    assert path[rows[2], columns[2]] == 0.0
+    assert ct_part(scene, settings.material).soft == pytest.approx(40.0, abs=1.5)  # that of the body alone
+    volume = cbct.simulate(scene, cbct.CbctSettings(spacing=2.0, blur=0.0, noise=0.0, cupping=0.0), 0)
+    index = np.rint((points[1:] - volume.grid.origin) / volume.grid.spacing).astype(int)
+    assert (volume.values[tuple(index.T[::-1])] == -1000).all()
+
+
 def test_a_posture_bends_bones_and_ct_alike(files, patient):
     source = Source(labelmap=files / "labels.nii.gz", ct=files / "scan.nii.gz", posture=parse_posture("flexion=15"))
     bent = source.read()
@@ -138,6 +163,67 @@ def test_other_scans_are_refused(labels, spine, tmp_path, spoil, message):
     with pytest.raises(ValueError, match=message) as caught:
         read_ct(path, labels)
     assert "scan.nrrd" in str(caught.value)
+
+
+def test_only_what_lies_near_the_labelled_bones_is_read(labels, spine, tmp_path):
+    """A scan of the whole trunk gives what one cut close gives; what is far away, NaN here, is not looked at."""
+    path = tmp_path / "scan.nrrd"
+    scan = scan_of(labels, true_skin(spine))
+    write_volume(path, scan)
+    near = read_ct(path, labels)
+    wide = Volume(np.pad(scan.values, 50, constant_values=40.0),
+                  VolumeGrid(labels.grid.origin - 100.0, labels.grid.spacing, tuple(n + 100 for n in labels.grid.size)))
+    wide.values[:, :, 0] = np.nan
+    write_volume(path, wide)
+    far = read_ct(path, labels)
+    z, y, x = np.nonzero(labels.values)
+    bone = np.stack([x, y, z], -1) * labels.grid.spacing + labels.grid.origin
+    extent = np.ptp(bone, axis=0) + 2.0 * ct_scan.MARGIN
+    assert (np.abs(np.array(far.grid.size) * ct_scan.STEP - extent) <= 4.0 * ct_scan.STEP).all()
+    first = np.rint((near.grid.origin - far.grid.origin) / ct_scan.STEP).astype(int)
+    part = far.values[tuple(slice(a, a + n) for a, n in zip(first[::-1], near.values.shape, strict=True))]
+    known = near.values > UNSEEN
+    assert (part[known] == near.values[known]).all()
+
+
+def test_a_label_map_of_a_huge_scan_is_refused_before_it_is_read(labels, tmp_path, monkeypatch):
+    write_volume(tmp_path / "labels.nrrd", labels)
+    assert scan_files.MOST_VOXELS <= 200_000_000
+    monkeypatch.setattr(scan_files, "MOST_VOXELS", labels.values.size - 1)
+    monkeypatch.setattr(scan_files, "read_volume", lambda path: pytest.fail("it was read"))
+    with pytest.raises(ValueError, match="crop or coarsen"):
+        scan_files.read_scan(tmp_path / "labels.nrrd")
+
+
+@pytest.mark.parametrize(("where", "error", "words"), [
+    ("scan_files.in_patient_order", MemoryError(), "labels.nii.gz needs more memory than there is"),
+    ("ct_scan.resampled", RuntimeError("ITK ERROR:\nFailed to allocate memory for image."),
+     "scan.nii.gz cannot be used: Failed to allocate memory"),
+    ("ct_scan.filled", MemoryError(), "the CT needs more memory than there is")])
+def test_running_out_of_memory_is_told_in_one_line(files, tmp_path, capsys, monkeypatch, where, error, words):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(f"usx_phantom.{where}", fail)
+    arguments = ["--labelmap", str(files / "labels.nii.gz"), "--ct", str(files / "scan.nii.gz")]
+    assert main([*arguments, "--out", str(tmp_path / "out"), "--quiet"]) == 2
+    told = capsys.readouterr().err
+    assert words in told and told.count("\n") == 1
+
+
+def test_a_part_of_a_turned_volume_stays_where_it_was():
+    turn = np.linalg.qr(np.eye(3) + 0.3 * np.random.default_rng(0).normal(size=(3, 3)))[0]
+    values = np.arange(20 * 30 * 40).reshape(40, 30, 20)
+    whole = Volume(values, VolumeGrid((5.0, -7.0, 11.0), (1.0, 2.0, 1.5), (20, 30, 40), turn))
+    middle = (whole.grid.index_to_world @ (10.0, 15.0, 20.0, 1.0))[:3]
+    part = scan_files.cropped(whole, middle - 4.0, middle + 4.0)
+    assert part.values.size < 0.1 * values.size
+    for index in np.ndindex(part.values.shape):
+        place = part.grid.index_to_world @ (*index[::-1], 1.0)
+        there = np.rint(np.linalg.inv(whole.grid.index_to_world) @ place)[:3].astype(int)
+        assert part.values[index] == values[tuple(there[::-1])]
+    low, high = scan_files.box_of(np.isin(values, part.values), whole.grid)
+    assert (low <= middle - 3.9).all() and (high >= middle + 3.9).all()
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
