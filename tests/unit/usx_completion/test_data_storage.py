@@ -64,6 +64,23 @@ def test_a_file_has_the_authors_keys_shapes_and_types(stored, data):
         assert isinstance(first, bytes) and first == b"model-3000001_L1_deformation0"
 
 
+def test_headers_and_texts_are_guarded_by_checksums(stored):
+    """Damage there goes unnoticed or hangs HDF5 otherwise: old headers and texts of any length have no checksum."""
+    with h5py.File(stored) as file:
+        assert stored.read_bytes()[8] >= 2  # version of the superblock
+        for key in ("datasets_ids", "usx/subjects", "usx/splits"):
+            assert h5py.check_string_dtype(file[key].dtype).length is not None and file[key].compression == "gzip"
+        assert all(file.attrs.get_id(name).dtype.kind == "S" for name in file.attrs)
+
+
+def test_names_beyond_ascii_come_back_and_endless_ones_are_refused(data, tmp_path):
+    named = replace(data, extras=replace(data.extras, subjects=np.array(["Ärztin-β"] * 5)))
+    write_dataset(tmp_path / "named.h5", named)
+    assert read_dataset(tmp_path / "named.h5").extras.subjects[0] == "Ärztin-β"
+    with pytest.raises(UsxError, match="400 bytes"):
+        write_dataset(tmp_path / "long.h5", replace(data, ids=np.array(["x" * 400] * 5)))
+
+
 def test_what_is_read_is_what_was_written(stored, data):
     again = read_dataset(stored)
     for name in ("incomplete", "complete", "labelmaps", "labels", "ids"):

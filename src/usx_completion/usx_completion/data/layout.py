@@ -57,15 +57,20 @@ def checked_arrays(path: Path, file: h5py.File) -> dict[str, h5py.Dataset]:
     if "usx" in file:
         if not isinstance(file["usx"], h5py.Group):
             raise BadDataset(f"{path}: usx is no group; the file is damaged or of another kind")
-        told = file.attrs.get("format")
+        told = text_of(file.attrs.get("format"))
         if told != FORMAT:
-            raise BadDataset(f"{path} has the format {told!r}; this version reads {FORMAT!r}: make it again")
+            raise BadDataset(f"{path} has the format {told}; this version reads {FORMAT}: make it again")
         for key, expected in EXTRA_ARRAYS.items():
             if f"usx/{key}" in file or not expected.optional:
                 arrays[f"usx/{key}"] = _checked(path, file, f"usx/{key}", expected, sizes)
         if ("usx/vertices" in arrays) != ("usx/faces" in arrays):
             raise BadDataset(f"{path} has only one of usx/vertices and usx/faces; neither is of use alone")
     return arrays
+
+
+def text_of(value: object) -> str:
+    """Text of a stored value, whether bytes or text."""
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
 def expected_of(key: str) -> Expected:

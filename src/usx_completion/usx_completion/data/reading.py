@@ -14,7 +14,7 @@ from usx_common.errors import UsxError
 from usx_common.levels import LEVELS
 from usx_completion.data.dataset import Dataset, Extras
 from usx_completion.data.free_memory import free_memory_bytes
-from usx_completion.data.layout import CLOUDS, BadDataset, checked_arrays, expected_of
+from usx_completion.data.layout import CLOUDS, BadDataset, checked_arrays, expected_of, text_of
 from usx_completion.data.splits import NAMES, check_no_straddling
 
 # what h5py raises for damaged files besides OSError: their headers lead it anywhere
@@ -52,7 +52,7 @@ def _read(path: Path, file: h5py.File, split: str | None) -> Dataset:
     extras = None
     if subjects is not None and splits is not None:
         extras = _extras(path, arrays, rows, {"subjects": subjects[rows], "splits": splits[rows]})
-    attributes = {name: str(value) for name, value in file.attrs.items()}
+    attributes = {name: text_of(value) for name, value in file.attrs.items()}
     return Dataset(labels=labels[rows], ids=_text(path, arrays, "datasets_ids")[rows], extras=extras,
                    attributes=attributes, **clouds)
 
@@ -140,7 +140,7 @@ def _numbers(path: Path, arrays: dict[str, h5py.Dataset], key: str, rows: NDArra
 
 
 def _text(path: Path, arrays: dict[str, h5py.Dataset], key: str) -> NDArray[np.str_]:
-    values = [value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value) for value in arrays[key][:]]
+    values = [text_of(value) for value in arrays[key][:]]
     if not all(values):
         raise BadDataset(f"{path}: {key} holds an empty name")
     return np.asarray(values, dtype=np.str_)

@@ -25,6 +25,9 @@ __all__ = ["BadDataset", "DatasetWriter", "read_dataset", "write_authors_layout"
 
 PACKING = {"compression": "gzip", "compression_opts": 1, "shuffle": True}
 SAMPLES_PER_CHUNK = 1
+# of fixed length: texts of any length lie in a heap without checksum, and a damaged one hangs HDF5
+LONGEST_TEXT = 320
+TEXT = np.dtype(f"S{LONGEST_TEXT}")
 
 
 class DatasetWriter:
@@ -49,10 +52,10 @@ class DatasetWriter:
         if part.extras is None:
             raise UsxError("a data set without extras is written with write_authors_layout")
         self._grow("", {key: getattr(part, name) for key, name in CLOUDS.items()}
-                   | {"labels": part.labels, "datasets_ids": np.char.encode(part.ids, "utf-8")})
+                   | {"labels": part.labels, "datasets_ids": _encoded(part.ids)})
         extras = {name: value for name, value in vars(part.extras).items() if value is not None and name != "faces"}
         for name in ("subjects", "splits"):
-            extras[name] = np.char.encode(extras[name], "utf-8")
+            extras[name] = _encoded(extras[name])
         self._grow("usx/", extras)
         if part.extras.faces is not None and "usx/faces" not in self._file:
             self._file.create_dataset("usx/faces", data=part.extras.faces, **PACKING)
@@ -64,7 +67,7 @@ class DatasetWriter:
             if name not in self._file:
                 if self._count:
                     raise UsxError(f"this part has {key!r}, which earlier parts lack")
-                kind = h5py.string_dtype("utf-8") if array.dtype.kind == "S" else array.dtype
+                kind = TEXT if array.dtype.kind == "S" else array.dtype
                 chunk = SAMPLES_PER_CHUNK if array.ndim > 1 and array[0].nbytes > 4096 else 256
                 self._file.create_dataset(name, shape=(0, *array.shape[1:]), maxshape=(None, *array.shape[1:]),
                                           chunks=(chunk, *array.shape[1:]), dtype=kind, **PACKING)
@@ -94,7 +97,7 @@ class DatasetWriter:
         labels = self._file["labels"][:]
         self._file["number_per_class"] = np.bincount(labels, minlength=len(LEVELS)).astype(np.int64)
         for name, text in {**self._attributes, "format": FORMAT, "units": "mm; clouds normalised"}.items():
-            self._file.attrs[name] = text
+            self._file.attrs[name] = np.bytes_(text.encode() or b" ")
 
 
 def write_dataset(path: Path, data: Dataset) -> None:
@@ -114,11 +117,17 @@ def write_authors_layout(path: Path, data: Dataset) -> None:
                 file.create_dataset(key, data=getattr(data, name), **PACKING)
             file["labels"] = data.labels
             file["number_per_class"] = data.number_per_class
-            file.create_dataset("datasets_ids", data=np.char.encode(data.ids, "utf-8").astype(object),
-                                dtype=h5py.string_dtype("utf-8"))
+            file.create_dataset("datasets_ids", data=_encoded(data.ids), dtype=TEXT, **PACKING)
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _encoded(texts: NDArray[np.str_]) -> NDArray[np.bytes_]:
+    encoded = np.char.encode(texts, "utf-8")
+    if encoded.dtype.itemsize > LONGEST_TEXT:
+        raise UsxError(f"a name of {encoded.dtype.itemsize} bytes does not fit the {LONGEST_TEXT} of a data set file")
+    return encoded
 
 
 def _part_of(path: Path) -> Path:
