@@ -1,4 +1,4 @@
-"""Command line: build the statistical shape model from spines sampled by the phantom's generator."""
+"""Command line: build the statistical shape model from spines of the phantom's generator, or from real meshes."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from rich.progress import track
 from usx_common.errors import UsxError
 from usx_common.levels import LEVELS
 from usx_common.meshes import Mesh
+from usx_completion.build_from_meshes import add_arguments, build_from_meshes
 from usx_completion.correspondence import Template, register
 from usx_completion.shape_model import PACKAGED, ShapeModel, save_shape_model
 from usx_completion.shape_statistics import AlignedSpines, align_spines, build_model, compactness, generalisation
@@ -29,6 +30,7 @@ MODE_COUNTS = (0, 1, 5, 10, 20, 30, 40)
 EXAMPLES = """examples:
   build_shape_model                                     # the packaged model: 100 spines, seeds 10000..10099
   build_shape_model --count 10 --out /tmp/small.safetensors --jobs 1
+  build_shape_model --meshes $USX_DATA/shapes --test verse008 verse009 --out out/real.safetensors --report out/report
 """
 
 
@@ -48,18 +50,24 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--count", type=int, default=100, help="number of spines, each of five levels (100)")
     parser.add_argument("--first-seed", type=int, default=10_000, help="seeds are FIRST_SEED .. FIRST_SEED + COUNT - 1 "
                         f"(10000); seeds below {DEMO_SEEDS} belong to demonstrations and are refused")
-    parser.add_argument("--modes", type=int, default=40, help="number of modes kept (40)")
+    parser.add_argument("--modes", type=int, help="number of modes kept (40; from meshes 60)")
     parser.add_argument("--faces", type=int, default=5600, help="faces of the template (5600, about 2,800 vertices)")
     parser.add_argument("--spacing", type=float, default=1.4, help="grid spacing of the sampled meshes in mm (1.4)")
     parser.add_argument("--jobs", type=int, default=2, help="processes (2)")
-    parser.add_argument("--out", type=Path, default=PACKAGED, help="file to write (the packaged model)")
+    parser.add_argument("--out", type=Path, help="file to write (the packaged model; from meshes it must be named)")
+    add_arguments(parser)
     options = parser.parse_args(arguments)
+    if options.meshes is not None and options.out is None:
+        parser.error("--meshes needs --out FILE: the packaged model is made from generated spines")
+    options.out = options.out or PACKAGED
+    options.modes = options.modes if options.modes is not None else (60 if options.meshes is not None else 40)
     if options.first_seed < DEMO_SEEDS:
         parser.error(f"--first-seed {options.first_seed} is below {DEMO_SEEDS}: those seeds are kept for "
                      "demonstrations, which must show spines that the model has not seen")
-    for name, low, high in (("count", 4, 10_000), ("modes", 1, 500), ("faces", 1000, 60_000), ("jobs", 1, 256)):
+    for name, low, high in (("count", 4, 10_000), ("modes", 1, 500), ("faces", 1000, 60_000), ("jobs", 1, 256),
+                            ("augment_parametric", 0, 1000), ("largest_mean", 1, 100_000)):
         if not low <= getattr(options, name) <= high:
-            parser.error(f"--{name} {getattr(options, name)} must be within {low} .. {high}")
+            parser.error(f"--{name.replace('_', '-')} {getattr(options, name)} must be within {low} .. {high}")
     if not 0.4 <= options.spacing <= 3.0:
         parser.error(f"--spacing {options.spacing} must be within 0.4 .. 3.0 mm")
     return options
@@ -121,9 +129,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse_arguments(arguments)
     console = Console()
     try:
-        model, aligned = build(options, console)
-        report(model, aligned, console)
-        save_shape_model(options.out, model, _metadata(options))
+        if options.meshes is not None:
+            build_from_meshes(options, console)
+        else:
+            model, aligned = build(options, console)
+            report(model, aligned, console)
+            save_shape_model(options.out, model, _metadata(options))
     except (UsxError, OSError) as error:
         print(f"build_shape_model: {error}", file=sys.stderr)
         return 2

@@ -1,4 +1,4 @@
-"""Neighbouring vertebrae that run into each other, and poses that give way until they do not.
+"""Neighbouring vertebrae that run into each other: poses, then the bones where they touch, give way.
 
 A vertex counts as inside its neighbour when it lies behind the plane of the neighbour's nearest vertex: right to a
 fraction of the vertex spacing, and fast.
@@ -8,33 +8,34 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
 from usx_common.transforms import Matrix, apply, invert, make_transform
 from usx_completion.rigid import rotation_matrix
 
 REACH_MM = 5.0
-MARGIN_MM = 5.0  # poses give way by less than this
+MARGIN_MM = 3.0  # poses give way by less than this
 TOLERATED_MM = 0.3
 # how freely a pose gives way: radians and mm
-GIVE = np.array([0.05, 0.05, 0.05, 2.0, 2.0, 2.0])
-CONTACT_SD_MM = 0.3
+GIVE = np.array([0.01, 0.01, 0.01, 0.3, 0.3, 0.3])
+CONTACT_SD_MM = 2.0
+DENT_MM = 3.0  # how far around a contact the bones give way
 
 
 @dataclass(frozen=True)
 class Bone:
-    """Points (N, 3) of a vertebra with outward normals, in its own frame, mm, and their search tree."""
+    """Points (N, 3) of a vertebra with outward normals, in its own frame, mm, in the order of their z."""
 
     points: NDArray[np.float64]
     normals: NDArray[np.float64]
-    tree: cKDTree
 
     @staticmethod
     def of(points: NDArray, normals: NDArray) -> Bone:
         """A bone of these points."""
-        return Bone(points, normals, cKDTree(points, balanced_tree=False, compact_nodes=False))
+        order = np.argsort(points[:, 2], kind="stable")
+        return Bone(np.ascontiguousarray(points[order]), normals[order])
 
 
 @dataclass(frozen=True)
@@ -53,15 +54,19 @@ class Contacts:
 
 
 def near_parts(still: tuple[NDArray, NDArray], moving: tuple[NDArray, NDArray], moving_to_still: Matrix
-               ) -> tuple[Bone, Bone] | None:
-    """The points of two vertebrae (points and normals (V, 3) each) that may touch; None when none may."""
+               ) -> tuple[NDArray, NDArray] | None:
+    """Rows of the points of two vertebrae (points and normals (V, 3) each) that may touch; None when none may."""
     moved = apply(moving_to_still, moving[0])
     low = np.maximum(moved.min(axis=0), still[0].min(axis=0)) - MARGIN_MM
     high = np.minimum(moved.max(axis=0), still[0].max(axis=0)) + MARGIN_MM
     here, there = _within(still[0], low, high), _within(moved, low, high)
     if len(here) == 0 or len(there) == 0:
         return None
-    return Bone.of(still[0][here], still[1][here]), Bone.of(moving[0][there], moving[1][there])
+    here, there = _by_height(still[0], here), _by_height(moved, there)
+    reach = REACH_MM + MARGIN_MM
+    near_here = _nearest(still[0][here], moved[there], reach)[1] >= 0
+    near_there = _nearest(moved[there], still[0][here], reach)[1] >= 0
+    return (here[near_here], there[near_there]) if near_here.any() else None
 
 
 def contacts(still: Bone, moving: Bone, moving_to_still: Matrix) -> Contacts:
@@ -75,7 +80,7 @@ def contacts(still: Bone, moving: Bone, moving_to_still: Matrix) -> Contacts:
         np.concatenate([arrived_depth, own_depth]))
 
 
-def separate(shapes: NDArray, normals: NDArray, poses: NDArray, fixed: int, rounds: int = 6
+def separate(shapes: NDArray, normals: NDArray, poses: NDArray, fixed: int, rounds: int = 5
              ) -> tuple[NDArray[np.float64], float]:
     """(L, 4, 4) poses at which neighbours touch as little as possible, and how deep (mm) they still touch.
 
@@ -98,9 +103,10 @@ def separate(shapes: NDArray, normals: NDArray, poses: NDArray, fixed: int, roun
 
 def _give_way(still: tuple[NDArray, NDArray], moving: tuple[NDArray, NDArray], moving_to_still: Matrix, rounds: int
               ) -> tuple[Matrix, float]:
-    bones = near_parts(still, moving, moving_to_still)
-    if bones is None:
+    rows = near_parts(still, moving, moving_to_still)
+    if rows is None:
         return moving_to_still, 0.0
+    bones = Bone.of(still[0][rows[0]], still[1][rows[0]]), Bone.of(moving[0][rows[1]], moving[1][rows[1]])
     best, least = moving_to_still, np.inf
     for _ in range(rounds):
         found = contacts(*bones, moving_to_still)
@@ -116,6 +122,65 @@ def _give_way(still: tuple[NDArray, NDArray], moving: tuple[NDArray, NDArray], m
     return best, least
 
 
+def fit_joints(shapes: NDArray, normals: NDArray, poses: NDArray, rounds: int = 4) -> tuple[NDArray[np.float64], float]:
+    """(L, V, 3) shapes whose surfaces draw back by half the depth each where neighbours run into each other.
+
+    The displacement fades over ``DENT_MM``, so that joint surfaces come to fit each other. Also how deep (mm) they
+    still touch. Arguments as of `separate`.
+    """
+    shapes, deepest = shapes.copy(), 0.0
+    for upper in range(len(shapes) - 1):
+        lower = upper + 1
+        lower_to_upper = invert(poses[upper]) @ poses[lower]
+        found = None
+        rows = near_parts((shapes[upper], normals[upper]), (shapes[lower], normals[lower]), lower_to_upper)
+        for turn in range(rounds + 1 if rows is not None else 0):
+            found = _contacts_of(shapes, normals, upper, rows, lower_to_upper)
+            if found.deepest <= TOLERATED_MM or turn == rounds:
+                break
+            half = 0.5 * (found.depths + 0.1)[:, None] * found.pushes
+            shapes[lower] += _dent(shapes[lower], found.points, half)
+            shapes[upper] -= _dent(shapes[upper], apply(lower_to_upper, found.points), half @ lower_to_upper[:3, :3].T)
+        deepest = max(deepest, found.deepest if found is not None else 0.0)
+    return shapes, deepest
+
+
+def overlaps(shapes: NDArray, normals: NDArray, poses: NDArray) -> NDArray[np.float64]:
+    """(L - 1,) mm that neighbouring levels run into each other; arguments as of `separate`."""
+    result = np.zeros(len(shapes) - 1)
+    for upper in range(len(shapes) - 1):
+        lower_to_upper = invert(poses[upper]) @ poses[upper + 1]
+        rows = near_parts((shapes[upper], normals[upper]), (shapes[upper + 1], normals[upper + 1]), lower_to_upper)
+        if rows is not None:
+            result[upper] = _contacts_of(shapes, normals, upper, rows, lower_to_upper).deepest
+    return result
+
+
+def _contacts_of(shapes: NDArray, normals: NDArray, upper: int, rows: tuple[NDArray, NDArray] | None,
+                 lower_to_upper: Matrix) -> Contacts:
+    if rows is None:
+        return Contacts(np.empty((0, 3)), np.empty((0, 3)), np.empty(0))
+    return contacts(Bone.of(shapes[upper][rows[0]], normals[upper][rows[0]]),
+                    Bone.of(shapes[upper + 1][rows[1]], normals[upper + 1][rows[1]]), lower_to_upper)
+
+
+def _dent(points: NDArray, centres: NDArray, pushes: NDArray) -> NDArray[np.float64]:
+    """(V, 3) displacements of points that are the mean of the pushes near them and fade farther away."""
+    reach = 3.0 * DENT_MM
+    rows = _within(points, centres.min(axis=0) - reach, centres.max(axis=0) + reach)
+    squared = np.sum((points[rows, None] - centres[None]) ** 2, axis=2)
+    weights = np.exp(-0.5 * squared / DENT_MM**2)
+    result = np.zeros_like(points)
+    # beside a single contact the nearest one counts, among many their mean
+    nearest = weights.max(axis=1, keepdims=True)
+    result[rows] = nearest * (weights @ pushes) / np.maximum(weights.sum(axis=1, keepdims=True), 1e-12)
+    return result
+
+
+def _by_height(points: NDArray, rows: NDArray) -> NDArray[np.int64]:
+    return rows[np.argsort(points[rows, 2], kind="stable")]
+
+
 def _within(points: NDArray, low: NDArray, high: NDArray) -> NDArray[np.int64]:
     x, y, z = points.T
     return np.flatnonzero((z >= low[2]) & (z <= high[2]) & (y >= low[1]) & (y <= high[1])
@@ -124,10 +189,44 @@ def _within(points: NDArray, low: NDArray, high: NDArray) -> NDArray[np.int64]:
 
 def _inside(points: NDArray, bone: Bone) -> tuple[NDArray, NDArray, NDArray]:
     """Rows of ``points`` that lie inside, how deep (mm), and the row of the bone's point nearest to each."""
-    gaps, nearest = bone.tree.query(points, distance_upper_bound=REACH_MM)
-    rows = np.flatnonzero(np.isfinite(gaps))
+    gaps, nearest = _nearest(np.ascontiguousarray(points), bone.points, REACH_MM)
+    rows = np.flatnonzero(nearest >= 0)
     nearest = nearest[rows]
     depths = -np.einsum("ni,ni->n", points[rows] - bone.points[nearest], bone.normals[nearest])
     # at an edge the nearest vertex's plane says little: the depth must be most of the distance
     inside = depths > np.maximum(0.5 * gaps[rows], 0.05)
     return rows[inside], depths[inside], nearest[inside]
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _nearest(points: NDArray, surface: NDArray, reach: float) -> tuple[NDArray, NDArray]:  # pragma: no cover - compiled
+    """Distance (N,) and row (N,) of the nearest of the surface's points, which are in the order of their z.
+
+    The row is -1 where none is within ``reach``. Search goes up and down from the query's z until z alone is too far:
+    for a few hundred points that move at every call this is faster than a tree.
+    """
+    gaps, rows = np.empty(len(points)), np.full(len(points), -1, np.int64)
+    heights = surface[:, 2].copy()
+    starts = np.searchsorted(heights, points[:, 2])
+    for i in range(len(points)):
+        x, y, z = points[i, 0], points[i, 1], points[i, 2]
+        best = reach * reach
+        up, down = starts[i], starts[i] - 1
+        going_up, going_down = True, True
+        while going_up or going_down:
+            if going_up:
+                going_up = up < len(surface) and (heights[up] - z) ** 2 < best
+                if going_up:
+                    squared = (surface[up, 0] - x) ** 2 + (surface[up, 1] - y) ** 2 + (heights[up] - z) ** 2
+                    if squared < best:
+                        best, rows[i] = squared, up
+                    up += 1
+            if going_down:
+                going_down = down >= 0 and (heights[down] - z) ** 2 < best
+                if going_down:
+                    squared = (surface[down, 0] - x) ** 2 + (surface[down, 1] - y) ** 2 + (heights[down] - z) ** 2
+                    if squared < best:
+                        best, rows[i] = squared, down
+                    down -= 1
+        gaps[i] = np.sqrt(best)
+    return gaps, rows

@@ -25,6 +25,7 @@ from usx_completion.spread import Spread
 
 FORMAT = "usx statistical shape model 1"
 PACKAGED = Path(__file__).parent / "models" / "lumbar_shape_model.safetensors"
+PACKAGED_REAL = PACKAGED.with_name("lumbar_shape_model_real.safetensors")  # CC BY-SA 4.0, see docs/shape-model.md
 REQUIRED_METADATA = ("format", "sha256", "seeds", "count", "generator_version")
 LARGEST_FILE_BYTES = 64 * 2**20
 

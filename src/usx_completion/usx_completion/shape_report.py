@@ -1,4 +1,4 @@
-"""Command line: how well the packaged shape model completes known spines, as the markdown table of docs/completion.md.
+"""Command line: how well a shape model completes known spines, as the markdown table of docs/completion.md.
 
 Partial clouds are simulated from the meshes; the answer is compared with the meshes and with the mean shape placed.
 """
@@ -18,7 +18,7 @@ from usx_common.levels import LEVELS
 from usx_common.meshes import Mesh, read_mesh
 from usx_completion.completion import ShapeModelCompletion
 from usx_completion.metrics import SampledSurface, mean_surface_distances
-from usx_completion.shape_model import load_shape_model
+from usx_completion.shape_model import PACKAGED, load_shape_model
 from usx_completion.simulated_partial import simulate_partial
 
 RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -61,10 +61,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
                         help="spines of the phantom's generator; the model learned from seeds of 10000 and more")
     parser.add_argument("--meshes", type=Path, nargs="*", default=[], metavar="DIR",
                         help="folders with L1.ply .. L5.ply, mm, RAS")
+    parser.add_argument("--model", type=Path, default=PACKAGED, metavar="FILE", help="shape model (the packaged one)")
     options = parser.parse_args(arguments)
     console = Console(width=200)
     try:
-        method = ShapeModelCompletion(load_shape_model()[0])
+        method = ShapeModelCompletion(load_shape_model(options.model)[0])
         console.print("| spine | " + " | ".join(LEVELS) + " |")
         console.print("|---" * (1 + len(LEVELS)) + "|")
         for name, meshes in _spines(options):

@@ -16,7 +16,7 @@ from usx_common.errors import UsxError
 from usx_common.levels import LEVELS
 from usx_common.meshes import Mesh, vertex_normals
 from usx_common.transforms import Matrix, apply, invert, make_transform
-from usx_completion.contact import separate
+from usx_completion.contact import fit_joints, separate
 from usx_completion.gaussian_process import Kernel, low_rank_basis
 from usx_completion.rigid import rotation_matrix
 from usx_completion.shape_model import PACKAGED, ShapeModel, load_shape_model
@@ -30,15 +30,15 @@ STREAM = 0x53414D50  # keeps these draws apart from those of other generators wi
 class SamplerSettings:
     """``modes``, ``process`` and ``posture`` scale the spread of modes, smooth field and level poses (1: as people).
 
-    A spine whose bones run more than ``overlap_mm`` into each other, after its poses have given way, gets new poses;
-    after ``attempts`` the best is taken. ``rank``: functions of the smooth field per axis.
+    A spine whose bones run more than ``overlap_mm`` into each other, after poses and joint surfaces have given way,
+    gets new poses; after ``attempts`` the best is taken. ``rank``: functions of the smooth field per axis.
     """
 
     modes: float = 1.0
     process: float = 1.0
     posture: float = 1.0
-    overlap_mm: float = 1.0
-    attempts: int = 5
+    overlap_mm: float = 0.8
+    attempts: int = 6
     rank: int = 160
 
     def __post_init__(self) -> None:
@@ -151,16 +151,16 @@ def sample_model_spine(sampler: SpineSampler | ShapeModel, seed: int) -> Spine:
     shapes = sampler.shapes(random)
     settings, faces = sampler.settings, sampler.model.faces
     normals = sampler.normals(shapes)
-    best, least = np.empty((0, 4, 4)), np.inf
+    best, least = (shapes, np.empty((0, 4, 4))), np.inf
     for _ in range(settings.attempts):
-        poses, depth = separate(shapes, normals, sampler.poses(shapes, random), REFERENCE)
+        poses, _ = separate(shapes, normals, sampler.poses(shapes, random), REFERENCE)
+        fitted, depth = fit_joints(shapes, normals, poses)
         if depth < least:
-            best, least = poses, depth
+            best, least = (fitted, poses), depth
         if depth <= settings.overlap_mm:
             break
-    return Spine({level: Mesh(apply(pose, shape), faces)
-                  for level, pose, shape in zip(LEVELS, best, shapes, strict=True)},
-                 dict(zip(LEVELS, best, strict=True)))
+    return Spine({level: Mesh(apply(pose, shape), faces) for level, shape, pose in zip(LEVELS, *best, strict=True)},
+                 dict(zip(LEVELS, best[1], strict=True)))
 
 
 def _shared(random: np.random.Generator, levels: int, correlation: NDArray) -> NDArray[np.float64]:

@@ -8,7 +8,16 @@ import numpy as np
 
 from usx_common.levels import LEVELS
 from usx_common.meshes import Mesh, read_mesh, volume
-from usx_phantom.anatomy import BadAnatomy, check_order, check_posterior, check_size
+from usx_phantom.anatomy import (
+    BadAnatomy,
+    centre_of_mass,
+    check_order,
+    check_posterior,
+    check_size,
+    spinous_is_posterior,
+)
+
+__all__ = ["AXES", "SUFFIXES", "BadAnatomy", "centre_of_mass", "centring_shift", "read_spine", "spinous_is_posterior"]
 
 AXES = {"LPS": np.eye(4), "RAS": np.diag([-1.0, -1.0, 1.0, 1.0])}
 SUFFIXES = (".ply", ".stl")

@@ -17,6 +17,7 @@ from usx_common.transforms import parse_matrix, rotation_angle
 from usx_common.volumes import read_volume
 from usx_phantom import acquisition, phantom_source, robot
 from usx_phantom.make_phantom import main
+from usx_phantom.overlap import BoneSurface
 from usx_phantom.spine import Spine
 
 STORE = get_typestore(Stores.ROS2_JAZZY)
@@ -252,10 +253,19 @@ def test_nothing_half_made_is_left_when_it_fails(tmp_path, monkeypatch, known_bo
     assert list(tmp_path.iterdir()) == []
 
 
-def test_other_naming_scheme(tmp_path, known_bones):
+def test_label_map_and_other_naming_scheme(folder, tmp_path):
+    """The label map of one acquisition makes another of the same bones."""
     out = tmp_path / "humble"
     assert main(["--seed", "5", "--frames", "3", "--duration", "3", "--naming", "humble", "--no-cbct", "--quiet",
-                 "--out", str(out)]) == 0
+                 "--labelmap", str(folder / "truth" / "labelmap.nrrd"), "--out", str(out)]) == 0
+    assert yaml.safe_load((out / "acquisition.yaml").read_text())["source"]["kind"] == "labelmap"
+    again, before = ({level: read_mesh(place / "truth" / f"{level}.ply") for level in LEVELS}
+                     for place in (out, folder))
+    # Bones of a label map are centred to whole millimetres.
+    shift = np.round(before["L3"].vertices.min(0) - again["L3"].vertices.min(0))
+    for level in LEVELS:
+        distance = BoneSurface(before[level]).signed_distance(again[level].vertices + shift)[0]
+        assert np.abs(distance).mean() < 0.2
     with Reader(out / "bag") as reader:
         for connection, _, data in reader.messages():
             if connection.topic == "/joint_states":
