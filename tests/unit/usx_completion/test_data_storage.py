@@ -21,11 +21,13 @@ from usx_completion.data.splits import (
     Fractions,
     check_no_straddling,
     parse_fractions,
+    split_in_turn,
     split_subjects,
 )
 from usx_completion.data.storage import (
     BadDataset,
     DatasetWriter,
+    copy_split,
     read_dataset,
     write_authors_layout,
     write_dataset,
@@ -126,6 +128,23 @@ def test_the_authors_layout_is_written_without_extras(data, tmp_path):
         assert set(file) == AUTHORS_KEYS
     again = read_dataset(tmp_path / "plain.h5")
     np.testing.assert_array_equal(again.incomplete, data.incomplete)
+
+
+def test_one_split_is_copied_to_the_authors_layout_without_reading_the_rest(data, mixed, tmp_path, monkeypatch):
+    read = []
+    getitem = h5py.Dataset.__getitem__
+    monkeypatch.setattr(h5py.Dataset, "__getitem__", lambda stored, rows: read.append((stored.name, rows)) or
+                        getitem(stored, rows))
+    copy_split(mixed, "train", tmp_path / "part.h5")
+    monkeypatch.undo()
+    assert [int(rows) for name, rows in read if name == "/complete_pcds"] == [0, 2, 4]
+    part = read_dataset(tmp_path / "part.h5")
+    for name in ("incomplete", "complete", "labelmaps", "labels", "ids"):
+        np.testing.assert_array_equal(getattr(part, name), getattr(data, name)[[0, 2, 4]])
+    assert part.extras is None and part.number_per_class.tolist() == [1, 0, 1, 0, 1]
+    with pytest.raises(UsxError, match="no sample"):
+        copy_split(mixed, "none", tmp_path / "nothing.h5")
+    assert not (tmp_path / "nothing.h5").exists()
 
 
 def _delete(key):
@@ -332,6 +351,25 @@ def test_the_fixed_test_people_are_always_test(shares):
     assert {"verse008", "verse009"} == FIXED_TEST and all(splits[name] == "test" for name in FIXED_TEST)
     if shares != "60/20/20":
         assert splits["verse004"] == splits["verse010"] == ("train" if shares == "100/0/0" else "val")
+
+
+def test_people_of_another_spelling_are_the_same_people():
+    people = ["sub-verse008", "VERSE009", "verse004", "sub-verse004"]
+    splits = split_subjects(people, parse_fractions("100/0/0"))
+    assert splits == dict(zip(people, ["test", "test", "train", "train"], strict=True))
+    with pytest.raises(UsxError, match="sub-verse004 is in train and in test"):
+        check_no_straddling(["verse004", "sub-verse004"], ["train", "test"])
+
+
+@given(st.integers(1, 80), st.integers(0, 1000))
+@settings(max_examples=60, deadline=None)
+def test_a_longer_sequence_leaves_people_in_their_split(count, seed):
+    people = [f"model-{number}" for number in range(200)]
+    everyone, some = (split_in_turn(people[:number], Fractions(), seed) for number in (200, count))
+    assert some == {name: everyone[name] for name in people[:count]}
+    for name, share in (("train", 0.6), ("val", 0.2), ("test", 0.2)):
+        assert abs(sum(split == name for split in some.values()) - share * count) <= 2.5
+    assert set(split_in_turn(people, Fractions(0.7, 0.3, 0.0), seed).values()) == {"train", "val"}
 
 
 def test_a_straddling_subject_is_named():

@@ -8,6 +8,8 @@ this module reads theirs.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -21,7 +23,7 @@ from usx_completion.data.dataset import Dataset
 from usx_completion.data.layout import CLOUDS, FORMAT, BadDataset
 from usx_completion.data.reading import read_dataset
 
-__all__ = ["BadDataset", "DatasetWriter", "read_dataset", "write_authors_layout", "write_dataset"]
+__all__ = ["BadDataset", "DatasetWriter", "copy_split", "read_dataset", "write_authors_layout", "write_dataset"]
 
 PACKING = {"compression": "gzip", "compression_opts": 1, "shuffle": True}
 SAMPLES_PER_CHUNK = 1
@@ -108,19 +110,46 @@ def write_dataset(path: Path, data: Dataset) -> None:
 
 def write_authors_layout(path: Path, data: Dataset) -> None:
     """Write only what the authors' own files hold, in their shapes and types."""
+    with _appearing(path) as file:
+        for key, name in CLOUDS.items():
+            file.create_dataset(key, data=getattr(data, name), **PACKING)
+        _name_samples(file, data.labels, _encoded(data.ids))
+
+
+def copy_split(source: Path, split: str, target: Path) -> None:
+    """Write one split of a file of the project in the authors' layout, sample by sample: memory does not grow with the
+    file. Raises UsxError when the split has no sample."""
+    with h5py.File(source, "r") as whole, _appearing(target) as file:
+        rows = np.flatnonzero(whole["usx/splits"][:] == split.encode())
+        if len(rows) == 0:
+            raise UsxError(f"{source}: split {split!r} has no sample")
+        for key in CLOUDS:
+            shape = whole[key].shape[1:]
+            copy = file.create_dataset(key, (len(rows), *shape), np.float64, chunks=(SAMPLES_PER_CHUNK, *shape),
+                                       **PACKING)
+            for place, row in enumerate(rows):
+                copy[place] = whole[key][row]
+        _name_samples(file, whole["labels"][:][rows], whole["datasets_ids"][:][rows])
+
+
+@contextmanager
+def _appearing(path: Path) -> Iterator[h5py.File]:
+    """A new file that appears under its name only when it is complete."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = _part_of(path)
     try:
-        with h5py.File(part, "w") as file:
-            for key, name in CLOUDS.items():
-                file.create_dataset(key, data=getattr(data, name), **PACKING)
-            file["labels"] = data.labels
-            file["number_per_class"] = data.number_per_class
-            file.create_dataset("datasets_ids", data=_encoded(data.ids), dtype=TEXT, **PACKING)
+        with h5py.File(part, "w", libver="v110") as file:
+            yield file
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _name_samples(file: h5py.File, labels: NDArray[np.int64], ids: NDArray[np.bytes_]) -> None:
+    file["labels"] = labels
+    file["number_per_class"] = np.bincount(labels, minlength=len(LEVELS)).astype(np.int64)
+    file.create_dataset("datasets_ids", data=ids, dtype=TEXT, **PACKING)
 
 
 def _encoded(texts: NDArray[np.str_]) -> NDArray[np.bytes_]:
