@@ -23,6 +23,9 @@ _PEDICLE = _INDEX["pedicle"]
 
 # Half axes (height, thickness) of the tip of a person's transverse process as parts of those of the mean.
 _TIP = (0.60, 0.90)
+# Least distance of laminae and inferior processes from the mid-plane as a part of the mean's; least half thickness of
+# the spinous process and least half height where it begins (mm).
+_NARROWEST, _THINNEST, _LOWEST = 0.93, 2.5, 8.0
 # Between levels of one person (neighbours of one spine are alike).
 LEVEL_CORRELATION = 0.7
 # Men against women: end-plate width 43.9 against 38.0 mm at L1 (CTSpinoPelvic1K, n 315/339), heights 30.3/29.2.
@@ -114,7 +117,7 @@ def sample_vertebra(level: str, subject: Subject, rng: np.random.Generator, ampl
     joint = _jitter(parts, rng, amplitude * SPREADS["jitter"])
     joint[len(PAIRED_PARTS):, [0, 3]] = 0.0
     parts[:, :6] += joint
-    left, right = _asymmetric(parts, rng, amplitude)
+    left, right = (_kept_whole(side, mean.parts * posterior) for side in _asymmetric(parts, rng, amplitude))
     return VertebraShape(body, canal, left, mean.blend, right)
 
 
@@ -201,6 +204,23 @@ def _jitter(parts: np.ndarray, rng: np.random.Generator, sd: float) -> np.ndarra
     together = sd * rng.normal(size=(len(parts), 3))
     apart = np.minimum(0.7 * sd, 0.08 * sd * length) * rng.normal(size=(len(parts), 3))
     return np.concatenate([together - apart, together + apart], axis=1)
+
+
+def _kept_whole(side: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """Parts of a side without what would pierce the bone: laminae and inferior processes that meet below the arch, and
+    a spinous process that is thinner than any real one, or comes apart behind the laminae."""
+    x, rows = (0, 3), (_INDEX["lamina"], *_INFERIOR)
+    for row in rows:
+        for column in x if row != _INDEX["lamina"] else x[:1]:
+            side[row, column] = max(side[row, column], _NARROWEST * mean[row, column])
+    if len(side) > len(PAIRED_PARTS):
+        root, middle = (side[row] for row in _SPINOUS[:2])
+        middle[0:3] = 0.75 * root[3:6] + 0.25 * middle[0:3]
+        middle[6] = max(middle[6], _LOWEST)
+        lamina = side[_INDEX["lamina"]]
+        middle[2] = min(middle[2], lamina[5] + lamina[8] + middle[6] - 2.0)
+        side[np.ix_(_SPINOUS, [7, 9])] = np.maximum(side[np.ix_(_SPINOUS, [7, 9])], _THINNEST)
+    return side
 
 
 def _asymmetric(parts: np.ndarray, rng: np.random.Generator, amplitude: float) -> tuple[np.ndarray, np.ndarray]:

@@ -1,6 +1,7 @@
 """How near the parametric vertebrae come to real ones: similarity fit and symmetric surface distance.
 
-`compare_shapes --meshes DIR` prints the distance of each level's mean to the meshes in DIR.
+`compare_shapes --meshes DIR` prints the distance of each level's mean to the meshes in DIR, and theirs to their mirror
+image.
 """
 
 from __future__ import annotations
@@ -80,20 +81,25 @@ def similarity(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return step
 
 
-def compare(folder: Path, axes: str = "RAS") -> dict[str, float]:
-    """Level -> mean symmetric surface distance (mm), after a similarity fit, of the mean to the mesh in `folder`."""
+def real_meshes(folder: Path, axes: str = "RAS") -> dict[str, Mesh]:
+    """Level -> mesh (LPS mm, outward faces) of L1.ply .. L5.ply in `folder`. Raises UsxError where there is none."""
     found = {}
     for level in LEVELS:
         path = folder / f"{level}.ply"
-        if not path.is_file():
-            continue
-        real = read_mesh(path).transformed(AXES[axes])
-        if volume(real) < 0.0:
-            real = Mesh(real.vertices, real.faces[:, ::-1])
-        mean = template_mesh(level)
-        found[level] = mean_surface_distance(mean.transformed(similarity_fit(mean, real)), real)
+        if path.is_file():
+            real = read_mesh(path).transformed(AXES[axes])
+            found[level] = real if volume(real) > 0.0 else Mesh(real.vertices, real.faces[:, ::-1])
     if not found:
         raise UsxError(f"{folder} has none of L1.ply to L5.ply")
+    return found
+
+
+def compare(folder: Path, axes: str = "RAS") -> dict[str, float]:
+    """Level -> mean symmetric surface distance (mm), after a similarity fit, of the mean to the mesh in `folder`."""
+    found = {}
+    for level, real in real_meshes(folder, axes).items():
+        mean = template_mesh(level)
+        found[level] = mean_surface_distance(mean.transformed(similarity_fit(mean, real)), real)
     return found
 
 
@@ -104,14 +110,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--meshes", type=Path, required=True, metavar="DIR", help="folder with L1.ply .. L5.ply, mm")
     parser.add_argument("--axes", choices=sorted(AXES), default="RAS", help="axes of the meshes (default RAS)")
     options = parser.parse_args(arguments)
+    from usx_phantom.morphometry import asymmetry  # morphometry needs this module
     try:
         found = compare(options.meshes, options.axes)
+        mirrored = {level: asymmetry(mesh) for level, mesh in real_meshes(options.meshes, options.axes).items()}
     except UsxError as error:
         print(f"compare_shapes: {error}", file=sys.stderr)
         return 2
-    table = Table("level", "mean surface distance, mm")
+    table = Table("level", "mean surface distance, mm", "to its own mirror image, mm")
     for level, distance in found.items():
-        table.add_row(level, f"{distance:.2f}")
+        table.add_row(level, f"{distance:.2f}", f"{mirrored[level]:.2f}")
     Console().print(table)
     return 0
 
