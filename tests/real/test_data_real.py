@@ -6,13 +6,12 @@ import numpy as np
 import pytest
 
 from usx_completion.data.examination import examine, level_samples
-from usx_completion.data.mean_chain import MeanChain
 from usx_completion.data.mesh_spines import MeshFolderSpines
 from usx_completion.data.presets import SampleSettings, preset_named
 from usx_completion.data.spine_sample import centred
+from usx_completion.data.spine_source import mean_chain_of
 from usx_completion.data.splits import split_subjects
 from usx_completion.data.visibility_figures import visibility_figures
-from usx_completion.shape_model import load_shape_model
 
 pytestmark = pytest.mark.real_data
 
@@ -38,7 +37,7 @@ def _training_only():
     # a feasibility study of the same recipe: 31 % of the arch, 32 % foreign, 27 to 32 % more than 3 mm off
     ("paper", (0.26, 0.40), (0.25, 0.42), (0.24, 0.38)), ("realistic", (0.12, 0.36), (0.2, 0.6), (0.3, 0.6))])
 def test_real_people_show_as_much_as_the_study_found(people, preset, arch, foreign, far):
-    chain, settings = MeanChain.of(load_shape_model()[0]), SampleSettings(preset_named(preset), points=2048)
+    chain, settings = mean_chain_of(people), SampleSettings(preset_named(preset), points=2048)
     samples = []
     for index in (1, 2):
         spine = centred(people.sample(index))
@@ -54,7 +53,7 @@ def test_the_placed_mean_finds_the_vertebra(people):
     """The box from the X-ray's bodies and the mean spine covers the true one but for a centimetre, on real people."""
     from usx_completion.data.crop import CropSettings, placed_boxes, true_boxes
 
-    chain, settings = MeanChain.of(load_shape_model()[0]), SampleSettings(points=256)
+    chain, settings = mean_chain_of(people), SampleSettings(points=256)
     for index in (1, 2):
         spine = centred(people.sample(index))
         observed = examine(spine, settings, index)

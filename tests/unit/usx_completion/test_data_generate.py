@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,16 +13,19 @@ from usx_common.errors import UsxError
 from usx_common.levels import LEVELS
 from usx_common.meshes import Mesh, write_mesh
 from usx_completion.data.dataset import from_samples
-from usx_completion.data.generate import checked, main, parser
+from usx_completion.data.generate import Task, checked, main, parser
 from usx_completion.data.mesh_spines import MeshFolderSpines
 from usx_completion.data.model_spines import ModelSpines
 from usx_completion.data.online import OnlineSpines
-from usx_completion.data.presets import REALISTIC, SampleSettings, preset_named
+from usx_completion.data.presets import PAPER, REALISTIC, SampleSettings, preset_named
 from usx_completion.data.spine_sample import change_posture
 from usx_completion.data.spine_source import SourceChoice, open_source
 from usx_completion.data.splits import check_no_straddling
 from usx_completion.data.storage import read_dataset
+from usx_completion.data.visibility_realistic import FaultSettings
 from usx_completion.data.xray_cloud import CloudSizes
+from usx_completion.shape_model import PACKAGED, PACKAGED_REAL, load_shape_model
+from usx_completion.surface_distance import surface_distances
 from usx_phantom.posture import PostureSpread
 
 SMALL = ["--points", "256", "--xray-points", "128", "--quiet"]
@@ -31,8 +35,8 @@ SMALL = ["--points", "256", "--xray-points", "128", "--quiet"]
 def made(tmp_path_factory):
     """Six spines of the realistic preset, three postures of each subject, by two processes."""
     path = tmp_path_factory.mktemp("data") / "set.h5"
-    options = ["--out", str(path), "--spines", "6", "--seed", "5", "--preset", "realistic", "--deformations", "3",
-               "--split", "0/50/50", "--jobs", "2", "--authors-files", *SMALL]
+    options = ["--out", str(path), "--source", "model", "--spines", "6", "--seed", "5", "--preset", "realistic",
+               "--deformations", "3", "--split", "0/50/50", "--jobs", "2", "--authors-files", *SMALL]
     assert main(options) == 0
     return path
 
@@ -99,6 +103,39 @@ def test_an_existing_file_is_kept_unless_told_otherwise(made, capsys):
     assert "--overwrite" in capsys.readouterr().err and made.read_bytes() == before
 
 
+@pytest.mark.parametrize("name", ["train", "val", "test"])
+def test_no_file_of_the_authors_layout_is_replaced_unless_told(tmp_path, capsys, name):
+    (tmp_path / f"x_{name}.h5").write_text("a year's work")
+    assert main(["--out", str(tmp_path / "x.h5"), "--authors-files", *SMALL]) == 2
+    assert f"x_{name}.h5 exists" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == [f"x_{name}.h5"]
+
+
+def test_people_stay_in_their_split_when_the_seed_or_the_number_of_spines_changes(monkeypatch, tmp_path):
+    """Of a folder's people, and of the sampled ones that two files share."""
+    from usx_completion.data import generate
+
+    class Folder:
+        name, faces, people = "six people", None, ["anna", "bert", "carl", "dora", "emil", "fred"]
+
+        def subject(self, index):
+            return self.people[index % 6]
+
+    def told(*options):
+        asked = []
+        with monkeypatch.context() as patch:
+            patch.setattr(generate, "generate", lambda task, splits, jobs: asked.append(splits) or iter(()))
+            if "folder" in options:
+                patch.setattr(generate, "open_source", lambda choice: Folder())
+            assert main(["--out", str(tmp_path / "x.h5"), "--quiet", "--source", *options]) == 2  # no sample to write
+        return asked[0]
+
+    few, many, again = (told("folder", *options) for options in
+                        (["--spines", "4"], ["--spines", "12", "--seed", "7"], ["--spines", "4", "--split-seed", "2"]))
+    assert many == (few + many[4:6]) * 2 and len(set(many)) == 3 and again != few
+    assert told("model", "--spines", "30")[:12] == told("model", "--spines", "12", "--deformations", "1")
+
+
 def test_one_odd_spine_does_not_cost_the_others(monkeypatch):
     from usx_completion.data import generate
 
@@ -115,9 +152,53 @@ def test_one_odd_spine_does_not_cost_the_others(monkeypatch):
     assert "too little" in generate._make(0, "train")
 
 
+def test_a_sweep_that_sees_nothing_is_a_counted_reason(monkeypatch):
+    from usx_completion.data import generate
+
+    nothing = FaultSettings(lost_frames=1.0, streaks=(0.0, 0.0), stray=(0.0, 0.0))
+    blind = replace(REALISTIC, visibility=replace(REALISTIC.visibility, faults=nothing))
+    maker = generate.Maker(Task(SourceChoice("model"), SampleSettings(blind, 256, CloudSizes(128)), 0))
+    monkeypatch.setattr(generate, "_maker", maker)
+    assert generate._make(0, "train") == "spine 0: the ultrasound shows no point, so the X-ray cannot be placed amid it"
+
+
+def test_training_goes_on_after_an_odd_spine_but_not_for_ever(monkeypatch):
+    spines = OnlineSpines(1, SampleSettings(points=64, xray=CloudSizes(64, 16)))
+
+    def some(index):
+        if index != 3:
+            raise UsxError("no canal")
+        return ["three"]
+
+    monkeypatch.setattr(spines, "spine", some)
+    endless = iter(spines)
+    assert next(endless) == ["three"]
+    with pytest.raises(UsxError, match=r"50 spines on end.*no canal"):
+        next(endless)
+
+
+@pytest.mark.parametrize("preset", [PAPER, REALISTIC], ids=lambda preset: preset.name)
+def test_the_frame_of_an_examination_comes_from_what_was_seen(preset):
+    """The mean of the true vertices would be the origin otherwise, and tell where unseen bone lies."""
+    spines = OnlineSpines(3, SampleSettings(preset, 64, CloudSizes(64, 16)), SourceChoice("model", 3))
+    truth, observed = spines.examined(0)
+    assert np.abs(observed.seen.points.mean(axis=0)).max() < 1e-9
+    middle = np.concatenate([mesh.vertices for mesh in truth.meshes.values()]).mean(axis=0)
+    assert np.linalg.norm(middle) > 5.0
+    own = observed.seen.points[observed.seen.owners == 22][::20]
+    assert np.median(surface_distances(own, truth.meshes["L3"])) < 2.0  # they moved together
+    body = truth.meshes["L3"].vertices[truth.body["L3"]]
+    assert np.linalg.norm(observed.bodies["L3"].outline.mean(axis=0) - body.mean(axis=0)) < 30.0
+    sample = spines.spine(0)[2]
+    np.testing.assert_array_equal(sample.level_to_spine, truth.level_to_spine[sample.level])
+
+
 def test_options_choose_preset_crop_and_drop_rules():
     task = checked(parser().parse_args(["--out", "x.h5", "--crop", "placed_mean", "--authors-drops"]))
     assert task.settings.preset == preset_named("paper", "placed_mean") and task.settings.drops.oversized
+    task = checked(parser().parse_args(["--out", "x.h5", "--preset", "authors"]))
+    assert task.settings.drop_rules.oversized and task.settings.drop_rules.sparse
+    assert not checked(parser().parse_args(["--out", "x.h5"])).settings.drop_rules.sparse
     with pytest.raises(UsxError, match="unknown"):
         preset_named("perfect")
     with pytest.raises(UsxError, match="unknown"):
@@ -131,6 +212,28 @@ def test_workers_share_the_iterator_without_overlap_and_an_epoch_may_start_anywh
     assert [part[0].subject for part in parts] == every[:2] and len(set(every)) == 3
     later = next(iter(OnlineSpines(1, settings, worker=0, workers=2, first=2)))
     assert later[0].subject == every[2]
+
+
+def test_a_shape_model_file_and_the_packaged_models_are_sources(tmp_path):
+    """Each with its own mean spine for the crop, and people that are no other model's."""
+    from usx_completion.data import generate
+
+    copy = tmp_path / "mine.safetensors"
+    copy.write_bytes(PACKAGED_REAL.read_bytes())
+    sources = {kind: open_source(SourceChoice(kind, 1)) for kind in ("model", "real", str(copy))}
+    assert len({source.subject(0) for source in sources.values()}) == 3
+    assert sources["real"].subject(0) == "real-2000000" and SourceChoice().kind == "real"
+    mine, real = (sources[kind].sample(0).meshes["L3"].vertices for kind in (str(copy), "real"))
+    np.testing.assert_array_equal(mine, real)
+    for kind, path in (("model", PACKAGED), ("real", PACKAGED_REAL), (str(copy), PACKAGED_REAL)):
+        maker = generate.Maker(Task(SourceChoice(kind), SampleSettings(), 0))
+        np.testing.assert_array_equal(maker._chain.means, load_shape_model(path)[0].means)
+    assert parser().parse_args(["--out", "x.h5"]).source == "real"
+    copy.write_bytes(b"no model")
+    with pytest.raises(UsxError, match="cannot be read"):
+        open_source(SourceChoice(str(copy)))
+    with pytest.raises(UsxError, match="does not exist"):
+        open_source(SourceChoice(str(tmp_path / "none.safetensors")))
 
 
 def test_seeds_give_other_people():
@@ -161,6 +264,8 @@ def test_people_come_from_a_folder_in_turn_and_incomplete_ones_are_listed(tmp_pa
         (tmp_path / name).mkdir()
         for level in levels:
             write_mesh(tmp_path / name / f"{level}.ply", data_spine.meshes[level].transformed(mirror))
+    with pytest.raises(UsxError, match="deformations 3 are for sampled spines"):
+        open_source(SourceChoice(str(tmp_path), deformations=3))
     source = MeshFolderSpines(tmp_path)
     assert source.people == ["anna", "bert"] and source.skipped == ["carl"]
     samples = [source.sample(index) for index in range(4)]

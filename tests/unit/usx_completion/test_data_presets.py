@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from usx_common.errors import UsxError
 from usx_completion.data.body_mask import SegmentationErrors
 from usx_completion.data.crop import CropSettings
-from usx_completion.data.presets import PAPER, PRESETS, REALISTIC, SampleSettings
+from usx_completion.data.presets import AUTHORS, PAPER, PRESETS, REALISTIC, DropRules, SampleSettings
 from usx_completion.data.sweep_path import SweepSettings, TrackingErrors
 from usx_completion.data.visibility_paper import PaperVisibility
 from usx_completion.data.visibility_realistic import EchoSettings, FaultSettings
@@ -34,6 +35,13 @@ def test_the_text_of_settings_holds_every_number_and_tells_presets_apart():
     assert texts["paper"]["preset"]["visibility"]["merge_mm"] == [5.0, -1.0]
     assert texts["realistic"]["preset"]["xray"]["segmentation"]["corner"] == 0.25
     assert texts["paper"] != texts["realistic"] and PAPER.posture is None and REALISTIC.posture is not None
+
+
+def test_the_preset_authors_does_what_their_scripts_do():
+    assert AUTHORS.visibility == replace(PAPER.visibility, mirrored_cameras=True)
+    assert AUTHORS.xray.plane == "truth" and AUTHORS.crop == PAPER.crop
+    assert SampleSettings(AUTHORS).drop_rules == DropRules(oversized=True, sparse=True)
+    assert SampleSettings(AUTHORS, drops=DropRules()).drop_rules == SampleSettings(PAPER).drop_rules == DropRules()
 
 
 def test_the_realistic_numbers_are_those_asked_for():

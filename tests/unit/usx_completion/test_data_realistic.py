@@ -154,6 +154,12 @@ def test_clutter_lies_on_no_bone_and_in_front_of_it(data_spine):
     assert swept(data_spine, PERFECT).owners.min() >= 20
 
 
+def test_streaks_may_all_have_one_size(data_spine):
+    faults = FaultSettings(0.0, 4.0, (15.0, 15.0), streak_frames=(1, 1), streak_lines=(5, 5), stray=(0.0, 0.0))
+    seen = swept(data_spine, replace(PERFECT, faults=faults))
+    assert 0 < np.sum(seen.owners == 0) <= 5 * 15 * 3  # 15 streaks per 100 frames, fewer than 300 frames here
+
+
 def test_lost_frames_are_missing_whole(data_spine):
     settings = replace(PERFECT, faults=replace(NO_FAULTS, lost_frames=0.05))
     kept, everything = swept(data_spine, settings), swept(data_spine, PERFECT)

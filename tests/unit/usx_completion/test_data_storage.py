@@ -21,11 +21,13 @@ from usx_completion.data.splits import (
     Fractions,
     check_no_straddling,
     parse_fractions,
+    split_in_turn,
     split_subjects,
 )
 from usx_completion.data.storage import (
     BadDataset,
     DatasetWriter,
+    copy_split,
     read_dataset,
     write_authors_layout,
     write_dataset,
@@ -62,6 +64,23 @@ def test_a_file_has_the_authors_keys_shapes_and_types(stored, data):
         assert file["number_per_class"][:].tolist() == [1] * 5 and file["number_per_class"].dtype == np.int64
         first = file["datasets_ids"][0]
         assert isinstance(first, bytes) and first == b"model-3000001_L1_deformation0"
+
+
+def test_headers_and_texts_are_guarded_by_checksums(stored):
+    """Damage there goes unnoticed or hangs HDF5 otherwise: old headers and texts of any length have no checksum."""
+    with h5py.File(stored) as file:
+        assert stored.read_bytes()[8] >= 2  # version of the superblock
+        for key in ("datasets_ids", "usx/subjects", "usx/splits"):
+            assert h5py.check_string_dtype(file[key].dtype).length is not None and file[key].compression == "gzip"
+        assert all(file.attrs.get_id(name).dtype.kind == "S" for name in file.attrs)
+
+
+def test_names_beyond_ascii_come_back_and_endless_ones_are_refused(data, tmp_path):
+    named = replace(data, extras=replace(data.extras, subjects=np.array(["Ärztin-β"] * 5)))
+    write_dataset(tmp_path / "named.h5", named)
+    assert read_dataset(tmp_path / "named.h5").extras.subjects[0] == "Ärztin-β"
+    with pytest.raises(UsxError, match="400 bytes"):
+        write_dataset(tmp_path / "long.h5", replace(data, ids=np.array(["x" * 400] * 5)))
 
 
 def test_what_is_read_is_what_was_written(stored, data):
@@ -111,6 +130,23 @@ def test_the_authors_layout_is_written_without_extras(data, tmp_path):
     np.testing.assert_array_equal(again.incomplete, data.incomplete)
 
 
+def test_one_split_is_copied_to_the_authors_layout_without_reading_the_rest(data, mixed, tmp_path, monkeypatch):
+    read = []
+    getitem = h5py.Dataset.__getitem__
+    monkeypatch.setattr(h5py.Dataset, "__getitem__", lambda stored, rows: read.append((stored.name, rows)) or
+                        getitem(stored, rows))
+    copy_split(mixed, "train", tmp_path / "part.h5")
+    monkeypatch.undo()
+    assert [int(rows) for name, rows in read if name == "/complete_pcds"] == [0, 2, 4]
+    part = read_dataset(tmp_path / "part.h5")
+    for name in ("incomplete", "complete", "labelmaps", "labels", "ids"):
+        np.testing.assert_array_equal(getattr(part, name), getattr(data, name)[[0, 2, 4]])
+    assert part.extras is None and part.number_per_class.tolist() == [1, 0, 1, 0, 1]
+    with pytest.raises(UsxError, match="no sample"):
+        copy_split(mixed, "none", tmp_path / "nothing.h5")
+    assert not (tmp_path / "nothing.h5").exists()
+
+
 def _delete(key):
     return lambda file: file.__delitem__(key)
 
@@ -128,18 +164,56 @@ def _replace(key, value):
     return change
 
 
+def _group(key):
+    def change(file):
+        del file[key]
+        file.create_group(key)
+    return change
+
+
+def _sheared(file):
+    """Of the same determinant, so the scale alone does not tell."""
+    file["usx/normalised_to_spine"][0] = file["usx/normalised_to_spine"][0] @ np.array(
+        [[1.0, 0.3, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0], [0.0, 0.0, 0.0, 1.0]])
+
+
 DAMAGE = {
     "lacks labelmaps": _delete("labelmaps"),
     "incomplete_pcds holds numbers": _set("incomplete_pcds", (0, 0, 0), np.nan),
     "labels hold": _set("labels", 0, 9),
     "number_per_class does not agree": _set("number_per_class", 0, 3),
-    "complete_pcds has 2 samples": _replace("complete_pcds", np.zeros((2, 8, 3))),
-    "must be floats": _replace("labelmaps", np.zeros((5, 8, 2))),
+    "complete_pcds has shape .2, 300": _replace("complete_pcds", np.zeros((2, 300, 3))),
+    "labelmaps has shape": _replace("labelmaps", np.zeros((5, 8, 2))),
+    "must be floats": _replace("labelmaps", np.zeros((5, 8, 3), np.int64)),
     "must be whole numbers": _replace("labels", np.zeros(5)),
-    "datasets_ids has 1 entries": _replace("datasets_ids", np.array([b"a"])),
+    "datasets_ids has shape": _replace("datasets_ids", np.array([b"a"])),
+    r"datasets_ids is object of shape \(\)": _replace("datasets_ids", "one"),
+    "datasets_ids is int64": _replace("datasets_ids", np.arange(5)),
+    "complete_pcds has shape": _replace("complete_pcds", np.zeros((5, 299, 3))),
+    "labels is no array": _group("labels"),
+    "labelmaps is no array": _group("labelmaps"),
+    "usx is no group": _replace("usx", np.zeros(5)),
+    "labels is int64 of shape None": _replace("labels", h5py.Empty(np.int64)),
+    "no sample": _replace("labelmaps", np.zeros((5, 0, 3))),
+    "has the format None": lambda file: file.attrs.__delitem__("format"),
     "lacks usx/scale": _delete("usx/scale"),
     "usx/scale does not agree": _set("usx/scale", 0, 0.5),
-    "usx/subjects has 1": _replace("usx/subjects", np.array([b"a"])),
+    "usx/scale holds -0.01": _set("usx/scale", 0, -0.01),
+    "usx/scale is float64 of shape": _replace("usx/scale", np.ones((5, 2))),
+    "usx/scale is object": _replace("usx/scale", [b"a"] * 5),
+    "usx/normalised_to_spine": _sheared,
+    "usx/level_to_spine holds": _set("usx/level_to_spine", (0, 0, 1), 0.5),
+    "usx/owners has shape": _replace("usx/owners", np.full((5, 200), 20, np.uint8)),
+    "usx/owners is float64": _replace("usx/owners", np.full((5, 300), -1.0)),
+    "usx/owners holds 7": _set("usx/owners", (1, 2), 7),
+    "usx/faces names": _set("usx/faces", (0, 0), 100_000),
+    "usx/faces names .*-1": _set("usx/faces", (0, 0), -1),
+    "usx/faces is object": _replace("usx/faces", [b"a"] * 5),
+    "usx/vertices is float64 of shape": _replace("usx/vertices", np.zeros(5)),
+    "only one of": _delete("usx/faces"),
+    "usx/splits names 'foo'": _set("usx/splits", slice(None), "foo"),
+    "is in val and in train": _set("usx/splits", 2, "train"),
+    "usx/subjects has shape": _replace("usx/subjects", np.array([b"a"])),
     "usx/level_to_spine has shape": _replace("usx/level_to_spine", np.zeros((5, 3, 4))),
     "usx/outlines holds": _set("usx/outlines", (0, 0, 0), np.inf),
 }
@@ -206,17 +280,50 @@ def test_parts_written_one_by_one_are_the_whole(data, tmp_path):
     np.testing.assert_array_equal(again.extras.faces, data.extras.faces)
 
 
-def test_a_file_larger_than_memory_is_refused_before_it_is_read(stored, monkeypatch):
-    from usx_completion.data import storage
+@pytest.fixture
+def mixed(data, tmp_path):
+    splits = np.array(["train", "test", "train", "val", "train"])
+    extras = replace(data.extras, splits=splits, subjects=np.array(["a", "b", "c", "d", "e"]))
+    write_dataset(tmp_path / "mixed.h5", replace(data, extras=extras))
+    return tmp_path / "mixed.h5"
 
-    monkeypatch.setattr(storage.os, "sysconf", lambda name: 1)
+
+def test_a_file_larger_than_memory_is_refused_before_it_is_read(mixed, monkeypatch):
+    """Under the same limit the whole is refused, with no cloud read, and a split of a fifth of it is not."""
+    from usx_completion.data import reading
+
+    monkeypatch.setattr(reading, "free_memory_bytes", lambda: 200_000)
+    assert len(read_dataset(mixed, "val")) == 1
+    monkeypatch.setattr(reading, "_numbers", _not_clouds(reading._numbers))
     with pytest.raises(BadDataset, match="memory"):
-        read_dataset(stored)
+        read_dataset(mixed)
 
 
-def test_one_split_is_read_alone(data, tmp_path):
-    mixed = replace(data, extras=replace(data.extras, splits=np.array(["train", "test", "train", "val", "train"])))
-    write_dataset(tmp_path / "mixed.h5", mixed)
+def _not_clouds(numbers):
+    def read(path, arrays, key, rows=None):
+        assert key in ("labels", "number_per_class"), f"{key} was read"
+        return numbers(path, arrays, key, rows)
+    return read
+
+
+def test_memory_that_the_page_cache_holds_counts_as_free(tmp_path, monkeypatch):
+    from usx_completion.data import free_memory
+
+    told = tmp_path / "meminfo"
+    told.write_text("MemTotal: 999 kB\nMemFree: 12 kB\nMemAvailable:      345 kB\n")
+    monkeypatch.setattr(free_memory, "MEMINFO", told)
+    assert free_memory.free_memory_bytes() == 345 * 1024
+    monkeypatch.setattr(free_memory, "MEMINFO", tmp_path / "none")
+    monkeypatch.setattr(free_memory.os, "sysconf", {"SC_AVPHYS_PAGES": 7, "SC_PAGE_SIZE": 4096}.get)
+    assert free_memory.free_memory_bytes() == 7 * 4096
+
+
+def test_one_split_is_read_alone(data, mixed, tmp_path):
+    part = read_dataset(mixed, "train")
+    np.testing.assert_array_equal(part.complete, data.complete[[0, 2, 4]])
+    np.testing.assert_array_equal(part.extras.owners, data.extras.owners[[0, 2, 4]])
+    np.testing.assert_array_equal(part.extras.faces, data.extras.faces)
+    assert part.ids.tolist() == data.ids[[0, 2, 4]].tolist() and part.extras.subjects.tolist() == ["a", "c", "e"]
     assert read_dataset(tmp_path / "mixed.h5", "train").labels.tolist() == [0, 2, 4]
     with pytest.raises(BadDataset, match="'nonsense' has no sample"):
         read_dataset(tmp_path / "mixed.h5", "nonsense")
@@ -244,6 +351,25 @@ def test_the_fixed_test_people_are_always_test(shares):
     assert {"verse008", "verse009"} == FIXED_TEST and all(splits[name] == "test" for name in FIXED_TEST)
     if shares != "60/20/20":
         assert splits["verse004"] == splits["verse010"] == ("train" if shares == "100/0/0" else "val")
+
+
+def test_people_of_another_spelling_are_the_same_people():
+    people = ["sub-verse008", "VERSE009", "verse004", "sub-verse004"]
+    splits = split_subjects(people, parse_fractions("100/0/0"))
+    assert splits == dict(zip(people, ["test", "test", "train", "train"], strict=True))
+    with pytest.raises(UsxError, match="sub-verse004 is in train and in test"):
+        check_no_straddling(["verse004", "sub-verse004"], ["train", "test"])
+
+
+@given(st.integers(1, 80), st.integers(0, 1000))
+@settings(max_examples=60, deadline=None)
+def test_a_longer_sequence_leaves_people_in_their_split(count, seed):
+    people = [f"model-{number}" for number in range(200)]
+    everyone, some = (split_in_turn(people[:number], Fractions(), seed) for number in (200, count))
+    assert some == {name: everyone[name] for name in people[:count]}
+    for name, share in (("train", 0.6), ("val", 0.2), ("test", 0.2)):
+        assert abs(sum(split == name for split in some.values()) - share * count) <= 2.5
+    assert set(split_in_turn(people, Fractions(0.7, 0.3, 0.0), seed).values()) == {"train", "val"}
 
 
 def test_a_straddling_subject_is_named():

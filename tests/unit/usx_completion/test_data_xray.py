@@ -105,6 +105,14 @@ def test_the_papers_cloud_is_the_body_alone_on_the_plane_amid_the_ultrasound():
     assert np.allclose(true["L1"].filled[:, 0], centres["L1"][0])
 
 
+def test_an_ultrasound_that_shows_nothing_places_no_xray():
+    sample, _ = spheres()
+    nothing = SeenPoints(np.zeros((0, 3)), np.zeros(0, np.uint8))
+    for clouds, settings in ((orthographic_clouds, PaperXray()), (cone_beam_clouds, FLAWLESS)):
+        with pytest.raises(UsxError, match="no point"):
+            clouds(sample, nothing, settings, SIZES, np.random.default_rng(0))
+
+
 def test_a_cone_beam_magnifies_a_sphere_as_tangents_do():
     sample, centres = spheres()
     clouds = cone_beam_clouds(sample, SEEN, FLAWLESS, SIZES, np.random.default_rng(0))

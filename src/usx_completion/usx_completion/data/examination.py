@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from usx_common.errors import UsxError
 from usx_common.levels import LEVELS, label_of_level
 from usx_common.meshes import Mesh
-from usx_common.transforms import Matrix
+from usx_common.transforms import Matrix, make_transform
 from usx_completion.data.crop import Box, observed_rows, true_boxes
 from usx_completion.data.mean_chain import MeanChain
 from usx_completion.data.normalisation import Normalisation, normalisation_of
@@ -74,6 +75,20 @@ def examine(sample: SpineSample, settings: SampleSettings, seed: int) -> Examina
     return Examination(seen, _xray(bent, seen, preset, settings.xray, random))
 
 
+def in_observed_frame(sample: SpineSample, observed: Examination) -> tuple[SpineSample, Examination]:
+    """Truth and observation moved so that the origin is the mean of the points seen.
+
+    ``examine`` wants it amid the true vertices, which no examination knows. Raises UsxError when nothing was seen.
+    """
+    if len(observed.seen.points) == 0:
+        raise UsxError("the ultrasound shows no point of this spine")
+    shift = -observed.seen.points.mean(axis=0)
+    bodies = {level: XrayBody(body.filled + shift, body.outline + shift, body.normals)
+              for level, body in observed.bodies.items()}
+    return (sample.moved(dict.fromkeys(LEVELS, make_transform(np.eye(3), shift))),
+            Examination(SeenPoints(observed.seen.points + shift, observed.seen.owners), bodies))
+
+
 def _xray(sample: SpineSample, seen: SeenPoints, preset: Preset, sizes: CloudSizes, random: np.random.Generator
           ) -> dict[str, XrayBody]:
     if isinstance(preset.xray, PaperXray):
@@ -89,7 +104,8 @@ def level_inputs(observed: Examination, settings: SampleSettings, chain: MeanCha
         rows_of = observed_rows(observed.seen, observed.bodies, chain, settings.preset.crop, random)
     else:
         rows_of = {level: box.holds(observed.seen.points) for level, box in boxes.items()}
-    needed = settings.points if settings.drops.sparse else settings.drops.smallest
+    drops = settings.drop_rules
+    needed = settings.points if drops.sparse else drops.smallest
     inputs = {}
     for level in LEVELS:
         mine = observed.seen.chosen(rows_of[level])
@@ -110,7 +126,7 @@ def level_samples(observed: Examination, truth: SpineSample, settings: SampleSet
     samples = []
     for level, mine in level_inputs(observed, settings, chain, seed, boxes).items():
         mesh = truth.meshes[level]
-        if settings.drops.oversized and np.ptp(mesh.vertices, axis=0).max() * mine.normalisation.scale >= 1.0:
+        if settings.drop_rules.oversized and np.ptp(mesh.vertices, axis=0).max() * mine.normalisation.scale >= 1.0:
             continue
         samples.append(_with_truth(level, mine, mesh, truth, settings.points, seed))
     return samples

@@ -19,15 +19,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from usx_common.errors import UsxError
 from usx_completion.data.crop import RULES
 from usx_completion.data.dataset import Dataset, from_samples
-from usx_completion.data.examination import Examination, LevelSample, examine, level_samples
-from usx_completion.data.mean_chain import MeanChain
+from usx_completion.data.examination import Examination, LevelSample, examine, in_observed_frame, level_samples
 from usx_completion.data.presets import PRESETS, DropRules, SampleSettings, preset_named
 from usx_completion.data.spine_sample import SpineSample, centred
-from usx_completion.data.spine_source import SourceChoice, SpineSource, open_source
-from usx_completion.data.splits import parse_fractions, split_subjects
-from usx_completion.data.storage import DatasetWriter, write_authors_layout
+from usx_completion.data.spine_source import SourceChoice, SpineSource, mean_chain_of, open_source
+from usx_completion.data.splits import NAMES, parse_fractions, split_in_turn, split_subjects
+from usx_completion.data.storage import DatasetWriter, copy_split
 from usx_completion.data.xray_cloud import CloudSizes
-from usx_completion.shape_model import load_shape_model
 
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
 DESCRIPTION = """Make training data: for every vertebra the part that ultrasound shows of it, the body that a lateral
@@ -56,12 +54,13 @@ class Maker:
     def __init__(self, task: Task) -> None:
         self._task = task
         self.source: SpineSource = open_source(task.source)
-        self._chain = MeanChain.of(load_shape_model()[0])
+        self._chain = mean_chain_of(self.source)
 
     def examined(self, index: int) -> tuple[SpineSample, Examination]:
-        """The true spine ``index`` and what was observed of the whole of it, mm, frame spine."""
+        """The true spine ``index`` and what was observed of the whole of it, mm, frame spine: along the patient's axes,
+        the origin at the mean of the points seen."""
         spine = centred(self.source.sample(index))
-        return spine, examine(spine, self._task.settings, self._seed(index))
+        return in_observed_frame(spine, examine(spine, self._task.settings, self._seed(index)))
 
     def samples(self, index: int) -> list[LevelSample]:
         """Samples of spine ``index``; they depend on the task and the number alone."""
@@ -133,14 +132,19 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--out", type=Path, required=True, metavar="FILE.h5", help="file to write")
     p.add_argument("--spines", type=int, default=100, help="number of spines, up to five samples each (100)")
     p.add_argument("--seed", type=int, default=0, help="chooses the people and all errors, 0 to 1999 (0)")
-    p.add_argument("--preset", choices=sorted(PRESETS), default="paper", help="kind of examination (paper)")
-    p.add_argument("--source", default="model", metavar="model|parametric|DIR",
-                   help="spines of the shape model, of the phantom's generator, or of a folder with one sub-folder "
-                        "L1..L5 (.ply, .stl, mm) per person (model)")
+    p.add_argument("--preset", choices=sorted(PRESETS), default="paper",
+                   help="kind of examination: the paper's recipe, that with the habits of the authors' scripts, or as "
+                        "devices behave (paper)")
+    p.add_argument("--source", default="real", metavar="real|model|FILE.safetensors|parametric|DIR",
+                   help="spines of the shape model of real people, of that of generated spines, of another shape "
+                        "model, of the phantom's generator, or of a folder with one sub-folder L1..L5 (.ply, .stl, mm) "
+                        "per person (real)")
     p.add_argument("--axes", choices=("RAS", "LPS"), default="RAS", help="axes of a folder's meshes (RAS)")
     p.add_argument("--deformations", type=int, default=1, help="postures of each sampled subject (1)")
     p.add_argument("--crop", choices=RULES, help="box of a level's input (the preset's own rule)")
     p.add_argument("--split", default="60/20/20", metavar="TRAIN/VAL/TEST", help="shares of the subjects (60/20/20)")
+    p.add_argument("--split-seed", type=int, default=0,
+                   help="chooses who is in which split; one for all files that are used together, whatever --seed (0)")
     p.add_argument("--points", type=int, default=4096, help="points of partial and complete clouds (4096)")
     p.add_argument("--xray-points", type=int, default=4096, help="points of the X-ray's clouds (4096)")
     p.add_argument("--authors-drops", action="store_true",
@@ -149,7 +153,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--authors-files", action="store_true",
                    help="also write FILE_train.h5, FILE_val.h5, FILE_test.h5 in the authors' layout alone")
     p.add_argument("--jobs", type=int, default=2, help="processes (2)")
-    p.add_argument("--overwrite", action="store_true", help="replace --out when it exists")
+    p.add_argument("--overwrite", action="store_true",
+                   help="replace --out, and the files of --authors-files, when they exist")
     p.add_argument("--quiet", action="store_true", help="no progress bar")
     return p
 
@@ -157,11 +162,11 @@ def parser() -> argparse.ArgumentParser:
 def checked(options: argparse.Namespace) -> Task:
     """The task of parsed options. Raises UsxError naming the option that makes no sense."""
     bounds = {"spines": (1, 10**6), "seed": (0, 1999), "points": (64, 65536), "xray_points": (64, 65536),
-              "jobs": (1, 256), "deformations": (1, 1000)}
+              "jobs": (1, 256), "deformations": (1, 1000), "split_seed": (0, 2**31)}
     for name, (low, high) in bounds.items():
         if not low <= getattr(options, name) <= high:
             raise UsxError(f"--{name.replace('_', '-')} {getattr(options, name)} must be within {low} .. {high}")
-    drops = DropRules(oversized=options.authors_drops, sparse=options.authors_drops)
+    drops = DropRules(oversized=True, sparse=True) if options.authors_drops else None
     settings = SampleSettings(preset_named(options.preset, options.crop), options.points,
                               CloudSizes(options.xray_points), drops)
     choice = SourceChoice(options.source, options.seed, options.deformations, options.axes)
@@ -170,17 +175,24 @@ def checked(options: argparse.Namespace) -> Task:
 
 def make(options: argparse.Namespace, console: Console) -> None:
     """Make the file of the options. Raises UsxError for bad input, OSError when it cannot be written."""
-    if options.out.exists() and not options.overwrite:
-        raise UsxError(f"{options.out} exists: give --overwrite or another --out")
+    targets = {name: options.out.with_name(f"{options.out.stem}_{name}.h5") for name in NAMES}
+    for path in (options.out, *(targets.values() if options.authors_files else ())):
+        if path.exists() and not options.overwrite:
+            raise UsxError(f"{path} exists: give --overwrite or another --out")
     task = checked(options)
     source = open_source(task.source)
     subjects = [source.subject(index) for index in range(options.spines)]
-    splits = split_subjects(subjects, parse_fractions(options.split), options.seed)
+    fractions = parse_fractions(options.split)
+    if source.people is None:
+        splits = split_in_turn(subjects, fractions, options.split_seed)
+    else:
+        splits = split_subjects(source.people, fractions, options.split_seed)
     attributes = {"preset": options.preset, "seed": str(options.seed), "source": source.name,
-                  "settings": task.settings.text(), "split": options.split, "spines": str(options.spines)}
+                  "settings": task.settings.text(), "split": options.split, "split_seed": str(options.split_seed),
+                  "spines": str(options.spines)}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
                TimeRemainingColumn())
-    counts = dict.fromkeys(("train", "val", "test"), 0)
+    counts = dict.fromkeys(NAMES, 0)
     reasons: list[str] = []
     with (DatasetWriter(options.out, attributes) as writer,
           Progress(*columns, console=console, disable=options.quiet) as progress):
@@ -198,16 +210,12 @@ def make(options: argparse.Namespace, console: Console) -> None:
     if reasons:
         console.print(f"{len(reasons)} spines gave no sample; the first: {reasons[0]}", highlight=False)
     if options.authors_files:
-        _split_files(options.out, [name for name, count in counts.items() if count], console)
-
-
-def _split_files(path: Path, names: list[str], console: Console) -> None:
-    from usx_completion.data.storage import read_dataset
-
-    for name in names:
-        target = path.with_name(f"{path.stem}_{name}.h5")
-        write_authors_layout(target, read_dataset(path, name))
-        console.print(f"{target}: authors' layout", highlight=False)
+        for name, target in targets.items():
+            if counts[name]:
+                copy_split(options.out, name, target)
+                console.print(f"{target}: authors' layout", highlight=False)
+            else:
+                target.unlink(missing_ok=True)  # it was another data set's
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

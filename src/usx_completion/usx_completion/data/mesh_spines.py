@@ -21,6 +21,7 @@ class ParametricSpines:
     """Spines of the phantom's parametric generator: slower (about a second each), another kind of shape."""
 
     faces = None
+    people = None
 
     def __init__(self, first_seed: int = 0, deformations: int = 1, spacing_mm: float = 1.4) -> None:
         self._first, self._deformations, self._spacing = first_seed, deformations, spacing_mm

@@ -10,22 +10,28 @@ from numpy.typing import NDArray
 
 from usx_common.levels import LEVELS
 from usx_completion.data.spine_sample import SpineSample, change_posture
-from usx_completion.shape_model import PACKAGED, ShapeModel, load_shape_model
+from usx_completion.shape_model import PACKAGED, PACKAGED_REAL, ShapeModel, load_shape_model
 from usx_completion.spine_sampler import SamplerSettings, make_sampler, sample_model_spine
 from usx_phantom.posture import PostureSpread
+
+NAMES = {PACKAGED: "model", PACKAGED_REAL: "real"}  # of the packaged models' subjects
 
 
 class ModelSpines:
     """Spines drawn from a shape model, with corresponding vertices.
 
-    Every ``deformations`` numbers are one subject, the first in its own posture. Raises BadModel for a bad file.
+    Every ``deformations`` numbers are one subject, the first in its own posture; a subject's name tells the model, so
+    that people of two models are never taken for one. Raises BadModel for a bad file.
     """
+
+    people = None
 
     def __init__(self, first_seed: int = 0, deformations: int = 1, path: Path = PACKAGED,
                  settings: SamplerSettings | None = None) -> None:
         model, metadata = load_shape_model(path)
         self._sampler = make_sampler(model, settings)
         self._hash = metadata["sha256"]
+        self._prefix = NAMES.get(path) or f"model{self._hash[:8]}"
         self._first, self._deformations = first_seed, deformations
 
     @property
@@ -46,7 +52,7 @@ class ModelSpines:
 
     def subject(self, index: int) -> str:
         """Name of the subject of a spine."""
-        return f"model-{self._first + index // self._deformations}"
+        return f"{self._prefix}-{self._first + index // self._deformations}"
 
     def sample(self, index: int) -> SpineSample:
         """The spine of a number."""

@@ -1,4 +1,5 @@
-"""Named settings of a whole simulated examination: ``paper`` as published, ``realistic`` as devices behave."""
+"""Named settings of a whole simulated examination: ``paper`` as published, ``authors`` as their scripts do besides,
+``realistic`` as devices behave."""
 
 from __future__ import annotations
 
@@ -35,13 +36,16 @@ class Preset:
     crop: CropSettings = field(default_factory=CropSettings)
     normalisation: NormalisationSettings = field(default_factory=NormalisationSettings)
     posture: PostureSpread | None = None
+    drops: DropRules = field(default_factory=DropRules)
 
 
 PAPER = Preset("paper", PaperVisibility(), PaperXray())
+AUTHORS = replace(PAPER, name="authors", visibility=PaperVisibility(mirrored_cameras=True),
+                  xray=PaperXray(plane="truth"), drops=DropRules(oversized=True, sparse=True))
 REALISTIC = Preset("realistic", RealisticVisibility(), RealisticXray(),
                    CropSettings("placed_mean", (12.0, 6.0, 3.0), (3.0, 3.0, 3.5)),
                    NormalisationSettings(quantile=0.01), PostureSpread())
-PRESETS = {preset.name: preset for preset in (PAPER, REALISTIC)}
+PRESETS = {preset.name: preset for preset in (PAPER, AUTHORS, REALISTIC)}
 
 
 def preset_named(name: str, crop: str | None = None) -> Preset:
@@ -54,12 +58,17 @@ def preset_named(name: str, crop: str | None = None) -> Preset:
 
 @dataclass(frozen=True)
 class SampleSettings:
-    """A preset with the sizes of what is stored and the rules of what is left out."""
+    """A preset with the sizes of what is stored and the rules of what is left out (None: the preset's)."""
 
     preset: Preset = PAPER
     points: int = 4096
     xray: CloudSizes = field(default_factory=CloudSizes)
-    drops: DropRules = field(default_factory=DropRules)
+    drops: DropRules | None = None
+
+    @property
+    def drop_rules(self) -> DropRules:
+        """The rules given, else the preset's own."""
+        return self.preset.drops if self.drops is None else self.drops
 
     def text(self) -> str:
         """All numbers as one line of JSON: with the seed and the source, what the data are made from."""

@@ -13,13 +13,11 @@ from rich.console import Console
 from usx_common.errors import UsxError
 from usx_completion.data.crop import RULES
 from usx_completion.data.examination import LevelSample, examine, level_samples
-from usx_completion.data.mean_chain import MeanChain
 from usx_completion.data.pictures import draw_inputs, draw_spines
 from usx_completion.data.presets import PRESETS, SampleSettings, preset_named
 from usx_completion.data.spine_sample import centred
-from usx_completion.data.spine_source import SourceChoice, open_source
+from usx_completion.data.spine_source import SourceChoice, mean_chain_of, open_source
 from usx_completion.data.visibility_figures import visibility_figures
-from usx_completion.shape_model import load_shape_model
 
 EXAMPLES = """examples:
   dataset_report --spines 20                                         table of the shape model's spines
@@ -34,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
                                 formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--spines", type=int, default=20, help="number of spines (20)")
     p.add_argument("--seed", type=int, default=0, help="0 to 1999 (0)")
-    p.add_argument("--source", default="model", metavar="model|parametric|DIR", help="as of make_dataset (model)")
+    p.add_argument("--source", default="real", metavar="SOURCE", help="as of make_dataset (real)")
     p.add_argument("--axes", choices=("RAS", "LPS"), default="RAS", help="axes of a folder's meshes (RAS)")
     p.add_argument("--pictures", type=Path, metavar="DIR", help="also draw spine 0 into this folder")
     return p
@@ -43,12 +41,12 @@ def parser() -> argparse.ArgumentParser:
 def table(options: argparse.Namespace, console: Console) -> None:
     """Print one row for each preset and crop rule."""
     source = open_source(SourceChoice(options.source, options.seed, axes=options.axes))
-    chain = MeanChain.of(load_shape_model()[0])
+    chain = mean_chain_of(source)
     console.print("| preset | crop | samples | arch within 1.5 mm | body | on neighbours | on no bone | over 3 mm off "
                   "| unit, mm |")
     console.print("|---" * 9 + "|")
     for name in PRESETS:
-        for rule in RULES:
+        for rule in RULES if name != "authors" else [PRESETS[name].crop.rule]:
             settings = SampleSettings(preset_named(name, rule))
             samples: list[LevelSample] = []
             for index in range(options.spines):
@@ -64,10 +62,10 @@ def pictures(options: argparse.Namespace, console: Console) -> None:
     """Draw spine 0 as each preset sees it, and its L3 as a network gets it."""
     plt.switch_backend("Agg")
     source = open_source(SourceChoice(options.source, options.seed, axes=options.axes))
-    chain = MeanChain.of(load_shape_model()[0])
+    chain = mean_chain_of(source)
     spine = centred(source.sample(0))
     spines, inputs = [], []
-    for name in PRESETS:
+    for name in ("paper", "realistic"):
         settings = SampleSettings(preset_named(name))
         observed = examine(spine, settings, 0)
         spines.append((name, spine, observed))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -10,11 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from usx_common.errors import UsxError
+from usx_completion.data.mean_chain import MeanChain
 from usx_completion.data.mesh_spines import MeshFolderSpines, ParametricSpines
 from usx_completion.data.model_spines import ModelSpines
 from usx_completion.data.spine_sample import SpineSample
+from usx_completion.shape_model import PACKAGED, PACKAGED_REAL, load_shape_model
 
 SPINES_PER_SEED = 10**6
+MODELS = {"model": PACKAGED, "real": PACKAGED_REAL}
 
 
 class SpineSource(Protocol):
@@ -28,6 +32,10 @@ class SpineSource(Protocol):
     def faces(self) -> NDArray[np.int32] | None:
         """(F, 3) triangles that all samples share; None without correspondence."""
 
+    @property
+    def people(self) -> Sequence[str] | None:
+        """Names of all subjects where there are only so many; None where every number may bring another."""
+
     def subject(self, index: int) -> str:
         """Name of the subject of spine ``index``, without making the spine."""
 
@@ -37,10 +45,11 @@ class SpineSource(Protocol):
 
 @dataclass(frozen=True)
 class SourceChoice:
-    """``kind``: "model", "parametric", or the path of a folder of people; ``deformations``: postures of each subject
-    (a folder shows its people in turn, each round in another posture)."""
+    """``kind``: "real" (shape model of real people), "model" (shape model of generated spines), the path of another
+    shape model (.safetensors), "parametric", or the path of a folder of people; ``deformations``: postures of each
+    subject (1 for a folder, which shows its people in turn, each round in another posture)."""
 
-    kind: str = "model"
+    kind: str = "real"
     seed: int = 0
     deformations: int = 1
     axes: str = "RAS"
@@ -56,10 +65,22 @@ def open_source(choice: SourceChoice) -> SpineSource:
     if not 1 <= choice.deformations <= 1000:
         raise UsxError(f"deformations {choice.deformations} must be 1 to 1000")
     first = (choice.seed + 1) * SPINES_PER_SEED
-    if choice.kind == "model":
-        return ModelSpines(first, choice.deformations)
+    if choice.kind in MODELS or choice.kind.endswith(".safetensors"):
+        return ModelSpines(first, choice.deformations, MODELS.get(choice.kind, Path(choice.kind)))
     if choice.kind == "parametric":
         return ParametricSpines(first, choice.deformations)
     if not Path(choice.kind).is_dir():
-        raise UsxError(f"source {choice.kind!r} is neither 'model' nor 'parametric' nor a folder of people")
+        raise UsxError(f"source {choice.kind!r} is none of 'real', 'model', 'parametric', a shape model "
+                       "(.safetensors) or a folder of people")
+    if choice.deformations != 1:
+        raise UsxError(f"deformations {choice.deformations} are for sampled spines; a folder's people come in turn, "
+                       "each round in another posture: ask for more spines")
     return MeshFolderSpines(Path(choice.kind), choice.axes, first)
+
+
+def mean_chain_of(source: SpineSource) -> MeanChain:
+    """The usual spine of the population that a source draws from: its own model's, or the packaged one that was learned
+    from the same kind of spines."""
+    if isinstance(source, ModelSpines):
+        return MeanChain.of(source.model)
+    return MeanChain.of(load_shape_model(PACKAGED if isinstance(source, ParametricSpines) else PACKAGED_REAL)[0])

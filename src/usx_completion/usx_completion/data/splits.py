@@ -11,6 +11,7 @@ from usx_common.errors import UsxError
 NAMES = ("train", "val", "test")
 # People that no model of the project learns from: their figures are what is reported for real anatomy.
 FIXED_TEST = frozenset({"verse008", "verse009"})
+GOLDEN = 0.5 * (5.0**0.5 - 1.0)
 
 
 @dataclass(frozen=True)
@@ -38,13 +39,19 @@ def parse_fractions(text: str) -> Fractions:
     return Fractions(train / whole, val / whole, test / whole)
 
 
+def known_as(name: str) -> str:
+    """A subject's name without what data sets put around it: "sub-verse008" and "Verse008" are verse008."""
+    return name.strip().lower().removeprefix("sub-")
+
+
 def split_subjects(subjects: Iterable[str], fractions: Fractions, seed: int = 0) -> dict[str, str]:
     """Subject -> split. Depends on the set of names, the shares and the seed, not on the order or on repeats.
 
-    Subjects of `FIXED_TEST` are always in "test" and count towards its share. Others are put in the order of a hash of
-    seed and name and cut to the shares, rounded to whole subjects.
+    Names that `known_as` finds equal are one subject. Those of `FIXED_TEST` are always in "test" and count towards its
+    share. Others are put in the order of a hash of seed and name and cut to the shares, rounded to whole subjects.
     """
-    names = sorted(set(subjects))
+    subjects = list(subjects)
+    names = sorted({known_as(name) for name in subjects})
     free = sorted((name for name in names if name not in FIXED_TEST), key=lambda name: _rank(name, seed))
     fixed = len(names) - len(free)
     test = max(round(fractions.test * len(names)) - fixed, 0)
@@ -52,6 +59,22 @@ def split_subjects(subjects: Iterable[str], fractions: Fractions, seed: int = 0)
     result = {name: "test" for name in names if name in FIXED_TEST}
     for index, name in enumerate(free):
         result[name] = "test" if index < test else "val" if index < test + val else "train"
+    return {name: result[known_as(name)] for name in subjects}
+
+
+def split_in_turn(subjects: Iterable[str], fractions: Fractions, seed: int = 0) -> dict[str, str]:
+    """Subject -> split for subjects that come in a sequence without end: where one goes depends on the shares, the seed
+    and its number in the sequence alone, so a longer sequence leaves it there.
+
+    Multiples of the golden ratio, modulo 1, fill the shares evenly at any length (Kuipers and Niederreiter, "Uniform
+    Distribution of Sequences", 1974).
+    """
+    start = seed * 2.0**0.5
+    result = {}
+    for number, name in enumerate(dict.fromkeys(subjects)):
+        place = (start + number * GOLDEN) % 1.0
+        result[name] = ("train" if place < fractions.train else
+                        "val" if place < fractions.train + fractions.val or fractions.test == 0.0 else "test")
     return result
 
 
@@ -59,8 +82,9 @@ def check_no_straddling(subjects: Sequence[str], splits: Sequence[str]) -> None:
     """Raise UsxError when a subject is in more than one split."""
     where: dict[str, str] = {}
     for subject, split in zip(subjects, splits, strict=True):
-        if where.setdefault(subject, split) != split:
-            raise UsxError(f"subject {subject} is in {where[subject]} and in {split}: people must not straddle splits")
+        first = where.setdefault(known_as(subject), split)
+        if first != split:
+            raise UsxError(f"subject {subject} is in {first} and in {split}: people must not straddle splits")
 
 
 def _rank(name: str, seed: int) -> str:

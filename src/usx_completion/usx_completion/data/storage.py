@@ -8,9 +8,10 @@ this module reads theirs.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import h5py
 import numpy as np
@@ -18,16 +19,17 @@ from numpy.typing import NDArray
 
 from usx_common.errors import UsxError
 from usx_common.levels import LEVELS
-from usx_completion.data.dataset import Dataset, Extras
+from usx_completion.data.dataset import Dataset
+from usx_completion.data.layout import CLOUDS, FORMAT, BadDataset
+from usx_completion.data.reading import read_dataset
 
-FORMAT = "usx data set 1"
-CLOUDS = {"incomplete_pcds": "incomplete", "complete_pcds": "complete", "labelmaps": "labelmaps"}
+__all__ = ["BadDataset", "DatasetWriter", "copy_split", "read_dataset", "write_authors_layout", "write_dataset"]
+
 PACKING = {"compression": "gzip", "compression_opts": 1, "shuffle": True}
 SAMPLES_PER_CHUNK = 1
-
-
-class BadDataset(UsxError):
-    """A data set file that is missing, corrupt, or of another kind."""
+# of fixed length: texts of any length lie in a heap without checksum, and a damaged one hangs HDF5
+LONGEST_TEXT = 320
+TEXT = np.dtype(f"S{LONGEST_TEXT}")
 
 
 class DatasetWriter:
@@ -44,7 +46,7 @@ class DatasetWriter:
     def __enter__(self) -> DatasetWriter:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._part = _part_of(self._path)
-        self._file = h5py.File(self._part, "w")
+        self._file = h5py.File(self._part, "w", libver="v110")  # whose headers carry checksums
         return self
 
     def append(self, part: Dataset) -> None:
@@ -52,10 +54,10 @@ class DatasetWriter:
         if part.extras is None:
             raise UsxError("a data set without extras is written with write_authors_layout")
         self._grow("", {key: getattr(part, name) for key, name in CLOUDS.items()}
-                   | {"labels": part.labels, "datasets_ids": np.char.encode(part.ids, "utf-8")})
+                   | {"labels": part.labels, "datasets_ids": _encoded(part.ids)})
         extras = {name: value for name, value in vars(part.extras).items() if value is not None and name != "faces"}
         for name in ("subjects", "splits"):
-            extras[name] = np.char.encode(extras[name], "utf-8")
+            extras[name] = _encoded(extras[name])
         self._grow("usx/", extras)
         if part.extras.faces is not None and "usx/faces" not in self._file:
             self._file.create_dataset("usx/faces", data=part.extras.faces, **PACKING)
@@ -67,7 +69,7 @@ class DatasetWriter:
             if name not in self._file:
                 if self._count:
                     raise UsxError(f"this part has {key!r}, which earlier parts lack")
-                kind = h5py.string_dtype("utf-8") if array.dtype.kind == "S" else array.dtype
+                kind = TEXT if array.dtype.kind == "S" else array.dtype
                 chunk = SAMPLES_PER_CHUNK if array.ndim > 1 and array[0].nbytes > 4096 else 256
                 self._file.create_dataset(name, shape=(0, *array.shape[1:]), maxshape=(None, *array.shape[1:]),
                                           chunks=(chunk, *array.shape[1:]), dtype=kind, **PACKING)
@@ -97,7 +99,7 @@ class DatasetWriter:
         labels = self._file["labels"][:]
         self._file["number_per_class"] = np.bincount(labels, minlength=len(LEVELS)).astype(np.int64)
         for name, text in {**self._attributes, "format": FORMAT, "units": "mm; clouds normalised"}.items():
-            self._file.attrs[name] = text
+            self._file.attrs[name] = np.bytes_(text.encode() or b" ")
 
 
 def write_dataset(path: Path, data: Dataset) -> None:
@@ -108,128 +110,54 @@ def write_dataset(path: Path, data: Dataset) -> None:
 
 def write_authors_layout(path: Path, data: Dataset) -> None:
     """Write only what the authors' own files hold, in their shapes and types."""
+    with _appearing(path) as file:
+        for key, name in CLOUDS.items():
+            file.create_dataset(key, data=getattr(data, name), **PACKING)
+        _name_samples(file, data.labels, _encoded(data.ids))
+
+
+def copy_split(source: Path, split: str, target: Path) -> None:
+    """Write one split of a file of the project in the authors' layout, sample by sample: memory does not grow with the
+    file. Raises UsxError when the split has no sample."""
+    with h5py.File(source, "r") as whole, _appearing(target) as file:
+        rows = np.flatnonzero(whole["usx/splits"][:] == split.encode())
+        if len(rows) == 0:
+            raise UsxError(f"{source}: split {split!r} has no sample")
+        for key in CLOUDS:
+            shape = whole[key].shape[1:]
+            copy = file.create_dataset(key, (len(rows), *shape), np.float64, chunks=(SAMPLES_PER_CHUNK, *shape),
+                                       **PACKING)
+            for place, row in enumerate(rows):
+                copy[place] = whole[key][row]
+        _name_samples(file, whole["labels"][:][rows], whole["datasets_ids"][:][rows])
+
+
+@contextmanager
+def _appearing(path: Path) -> Iterator[h5py.File]:
+    """A new file that appears under its name only when it is complete."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = _part_of(path)
     try:
-        with h5py.File(part, "w") as file:
-            for key, name in CLOUDS.items():
-                file.create_dataset(key, data=getattr(data, name), **PACKING)
-            file["labels"] = data.labels
-            file["number_per_class"] = data.number_per_class
-            file.create_dataset("datasets_ids", data=np.char.encode(data.ids, "utf-8").astype(object),
-                                dtype=h5py.string_dtype("utf-8"))
+        with h5py.File(part, "w", libver="v110") as file:
+            yield file
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
 
 
-def read_dataset(path: Path, split: str | None = None) -> Dataset:
-    """A data set file, ours or of the authors' layout; ``split``: only "train", "val" or "test".
-
-    Raises BadDataset naming the file and the reason when it is missing, truncated, lacks a key, or holds arrays of
-    other shapes or types, numbers that are not finite, or frames that do not agree with the scales.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise BadDataset(f"data set {path} does not exist; make one with make_dataset")
-    try:
-        with h5py.File(path, "r") as file:
-            _check_memory(path, file)
-            data = _read(path, file)
-    except (OSError, RuntimeError, KeyError) as error:
-        raise BadDataset(f"{path} cannot be read as HDF5: {_one_line(error)}; make it again") from error
-    try:
-        return data if split is None else data.split(split)
-    except UsxError as error:
-        raise BadDataset(f"{path}: {error}") from error
+def _name_samples(file: h5py.File, labels: NDArray[np.int64], ids: NDArray[np.bytes_]) -> None:
+    file["labels"] = labels
+    file["number_per_class"] = np.bincount(labels, minlength=len(LEVELS)).astype(np.int64)
+    file.create_dataset("datasets_ids", data=ids, dtype=TEXT, **PACKING)
 
 
-def _read(path: Path, file: h5py.File) -> Dataset:
-    missing = [key for key in (*CLOUDS, "labels", "number_per_class", "datasets_ids") if key not in file]
-    if missing:
-        raise BadDataset(f"{path} lacks {', '.join(missing)}; it is no data set of vertebrae")
-    arrays = {name: _cloud(path, file, key) for key, name in CLOUDS.items()}
-    labels = _whole(path, file, "labels")
-    count = len(labels)
-    for key, name in CLOUDS.items():
-        if len(arrays[name]) != count:
-            raise BadDataset(f"{path}: {key} has {len(arrays[name])} samples, labels has {count}")
-    if count == 0:
-        raise BadDataset(f"{path} holds no sample")
-    if labels.min() < 0 or labels.max() >= len(LEVELS):
-        raise BadDataset(f"{path}: labels hold {labels.min()}..{labels.max()}; they must be 0..4 for L1..L5")
-    if not np.array_equal(_whole(path, file, "number_per_class"), np.bincount(labels, minlength=len(LEVELS))):
-        raise BadDataset(f"{path}: number_per_class does not agree with labels")
-    ids = _text(file, "datasets_ids")
-    if len(ids) != count:
-        raise BadDataset(f"{path}: datasets_ids has {len(ids)} entries, labels has {count}")
-    extras = _extras(path, file, count) if "usx" in file else None
-    attributes = {name: str(value) for name, value in file.attrs.items()}
-    return Dataset(labels=labels, ids=ids, extras=extras, attributes=attributes, **arrays)
-
-
-def _check_memory(path: Path, file: h5py.File) -> None:
-    """Refuse before anything is allocated what the machine's free memory does not hold."""
-    needed = 0
-    for group in (file, file.get("usx", {})):
-        needed += sum(stored.size * max(stored.dtype.itemsize, 8) for stored in group.values()
-                      if isinstance(stored, h5py.Dataset))
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if needed > free:
-        raise BadDataset(f"{path} needs {needed / 2**30:.1f} GiB of memory and {free / 2**30:.1f} GiB are free: make "
-                         "several smaller files, or train on spines made on the fly")
-
-
-def _extras(path: Path, file: h5py.File, count: int) -> Extras:
-    group = file["usx"]
-    values: dict[str, Any] = {}
-    optional = ("vertices", "faces")
-    for name in Extras.__dataclass_fields__:
-        if name not in group:
-            if name not in optional:
-                raise BadDataset(f"{path} lacks usx/{name}; the file is damaged or of another version")
-            continue
-        value = _text(group, name) if name in ("subjects", "splits") else group[name][:]
-        if name != "faces" and len(value) != count:
-            raise BadDataset(f"{path}: usx/{name} has {len(value)} entries, labels has {count}")
-        if value.dtype.kind == "f" and not np.isfinite(value).all():
-            raise BadDataset(f"{path}: usx/{name} holds numbers that are not finite")
-        values[name] = value
-    for name in ("normalised_to_spine", "level_to_spine"):
-        if values[name].shape != (count, 4, 4):
-            raise BadDataset(f"{path}: usx/{name} has shape {values[name].shape}; it must be {(count, 4, 4)}")
-    units = np.cbrt(np.linalg.det(values["normalised_to_spine"][:, :3, :3]))
-    if not np.allclose(units * values["scale"], 1.0, rtol=1e-6):
-        raise BadDataset(f"{path}: usx/scale does not agree with usx/normalised_to_spine")
-    return Extras(**values)
-
-
-def _cloud(path: Path, file: h5py.File, key: str) -> NDArray[np.float64]:
-    stored = file[key]
-    if stored.ndim != 3 or stored.shape[2] != 3 or stored.dtype.kind != "f":
-        raise BadDataset(f"{path}: {key} is {stored.dtype} of shape {stored.shape}; it must be floats (N, points, 3)")
-    values = stored[:].astype(np.float64, copy=False)
-    if not np.isfinite(values).all():
-        raise BadDataset(f"{path}: {key} holds numbers that are not finite")
-    return values
-
-
-def _whole(path: Path, file: h5py.File, key: str) -> NDArray[np.int64]:
-    stored = file[key]
-    if stored.ndim != 1 or stored.dtype.kind not in "iu":
-        raise BadDataset(f"{path}: {key} is {stored.dtype} of shape {stored.shape}; it must be whole numbers (N,)")
-    return stored[:].astype(np.int64)
-
-
-def _text(file: h5py.Group, key: str) -> NDArray[np.str_]:
-    values = [value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value) for value in file[key][:]]
-    return np.asarray(values, dtype=np.str_)
+def _encoded(texts: NDArray[np.str_]) -> NDArray[np.bytes_]:
+    encoded = np.char.encode(texts, "utf-8")
+    if encoded.dtype.itemsize > LONGEST_TEXT:
+        raise UsxError(f"a name of {encoded.dtype.itemsize} bytes does not fit the {LONGEST_TEXT} of a data set file")
+    return encoded
 
 
 def _part_of(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}.part")
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

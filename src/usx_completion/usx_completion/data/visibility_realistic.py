@@ -159,8 +159,9 @@ def _streaks(depth: NDArray, reach: float, settings: FaultSettings, random: np.r
     for _ in range(random.poisson(random.uniform(*settings.streaks) * frames / 100.0)):
         first = random.integers(frames)
         left = random.integers(lines)
-        part_frame = np.arange(first, min(first + random.integers(*settings.streak_frames), frames))
-        part_line = np.arange(left, min(left + random.integers(*settings.streak_lines), lines))
+        long, wide = (random.integers(*size, endpoint=True) for size in (settings.streak_frames, settings.streak_lines))
+        part_frame = np.arange(first, min(first + long, frames))
+        part_line = np.arange(left, min(left + wide, lines))
         frame, line = (grid.ravel() for grid in np.meshgrid(part_frame, part_line, indexing="ij"))
         deepest = min(float(depth[frame, line].min()), reach)
         at = deepest * random.uniform(0.3, 0.95) + random.normal(0.0, 0.08) * (line - left)

@@ -88,7 +88,11 @@ class _Plane:
 
 def orthographic_clouds(sample: SpineSample, seen: SeenPoints, settings: PaperXray, sizes: CloudSizes,
                         random: np.random.Generator) -> dict[str, XrayBody]:
-    """Level -> cloud of its body, projected along x; frame of the sample."""
+    """Level -> cloud of its body, projected along x; frame of the sample.
+
+    Raises UsxError for an empty ultrasound or body.
+    """
+    _check_seen(seen)
     middle = 0.5 * (seen.points[:, 0].min() + seen.points[:, 0].max())
     clouds = {}
     for level in LEVELS:
@@ -103,7 +107,11 @@ def orthographic_clouds(sample: SpineSample, seen: SeenPoints, settings: PaperXr
 
 def cone_beam_clouds(sample: SpineSample, seen: SeenPoints, settings: RealisticXray, sizes: CloudSizes,
                      random: np.random.Generator) -> dict[str, XrayBody]:
-    """Level -> cloud of its body as segmented in a cone-beam X-ray and placed with errors; frame of the sample."""
+    """Level -> cloud of its body as segmented in a cone-beam X-ray and placed with errors; frame of the sample.
+
+    Raises UsxError for an empty ultrasound or body.
+    """
+    _check_seen(seen)
     centre = np.mean([sample.level_to_spine[level][:3, 3] for level in LEVELS], axis=0)
     centre = centre + random.uniform(-settings.aim_mm, settings.aim_mm, 3) * [0.0, 1.0, 1.0]
     true_axes = _tilted(settings.tilt_deg, random)
@@ -117,6 +125,11 @@ def cone_beam_clouds(sample: SpineSample, seen: SeenPoints, settings: RealisticX
         mask = mask_of(flat, _body_faces(mesh, sample.body[level]), settings.pixel_mm)
         clouds[level] = _cloud(missegmented(mask, settings.segmentation, random), placed, sizes, random)
     return clouds
+
+
+def _check_seen(seen: SeenPoints) -> None:
+    if len(seen.points) == 0:
+        raise UsxError("the ultrasound shows no point, so the X-ray cannot be placed amid it")
 
 
 def _tilted(largest_deg: float, random: np.random.Generator) -> NDArray[np.float64]:
