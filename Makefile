@@ -50,7 +50,7 @@ demo: $(STAMP)  ## the whole chain on a digital phantom: out/demo/report.md
 	@$(BIN)/usx run usx_bringup demo $(ARGS)
 
 test: $(STAMP)  ## all tests
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadscope $(ARGS)
 
 bench: $(STAMP)  ## timings; also written to out/bench.json
 	@$(BIN)/python -m benchmarks $(ARGS)

@@ -32,13 +32,17 @@ PROCESSES = ("nodes", "system", "unit/usx_runtime", "unit/usx_viewer", "unit/wor
              "unit/usx_xray/test_storage.py", "real/test_spine_phantom_node.py", "real/test_spine_phantom_launch.py")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where tests run in parallel (pytest-xdist, `--dist loadgroup`): which of them stay in one worker, in order."""
-    tests = Path(__file__).parent
-    for item in items:
-        path = item.path.relative_to(tests).as_posix()
-        group = "processes" if path.startswith(PROCESSES) else path
-        item.add_marker(pytest.mark.xdist_group(group))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """Where tests run in two workers (pytest-xdist): a file stays in one of them, and so do all tests of processes."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByRoom(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            path = nodeid.split("::")[0].removeprefix("tests/")
+            return "processes" if path.startswith(PROCESSES) else path
+
+    return ByRoom(config, log)
 
 
 @pytest.fixture(scope="session")
