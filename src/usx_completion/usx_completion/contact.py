@@ -64,8 +64,8 @@ def near_parts(still: tuple[NDArray, NDArray], moving: tuple[NDArray, NDArray], 
         return None
     here, there = _by_height(still[0], here), _by_height(moved, there)
     reach = REACH_MM + MARGIN_MM
-    near_here = _nearest(still[0][here], moved[there], reach)[1] >= 0
-    near_there = _nearest(moved[there], still[0][here], reach)[1] >= 0
+    near_here = _near(still[0][here], moved[there], reach)
+    near_there = _near(moved[there], still[0][here], reach)
     return (here[near_here], there[near_there]) if near_here.any() else None
 
 
@@ -230,3 +230,21 @@ def _nearest(points: NDArray, surface: NDArray, reach: float) -> tuple[NDArray, 
                     down -= 1
         gaps[i] = np.sqrt(best)
     return gaps, rows
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _near(points: NDArray, surface: NDArray, reach: float) -> NDArray:  # pragma: no cover - compiled
+    """Whether any of the surface's points, which are in the order of their z, is within ``reach`` of each (N,)."""
+    found = np.zeros(len(points), np.bool_)
+    heights = surface[:, 2].copy()
+    starts = np.searchsorted(heights, points[:, 2] - reach)
+    for i in range(len(points)):
+        x, y, z = points[i, 0], points[i, 1], points[i, 2]
+        row = starts[i]
+        while row < len(surface) and heights[row] <= z + reach:
+            squared = (surface[row, 0] - x) ** 2 + (surface[row, 1] - y) ** 2 + (heights[row] - z) ** 2
+            if squared < reach * reach:
+                found[i] = True
+                break
+            row += 1
+    return found
