@@ -122,11 +122,12 @@ def _give_way(still: tuple[NDArray, NDArray], moving: tuple[NDArray, NDArray], m
     return best, least
 
 
-def fit_joints(shapes: NDArray, normals: NDArray, poses: NDArray, rounds: int = 4) -> tuple[NDArray[np.float64], float]:
+def fit_joints(shapes: NDArray, normals: NDArray, poses: NDArray, rounds: int = 4, limit_mm: float = np.inf
+               ) -> tuple[NDArray[np.float64], float]:
     """(L, V, 3) shapes whose surfaces draw back by half the depth each where neighbours run into each other.
 
     The displacement fades over ``DENT_MM``, so that joint surfaces come to fit each other. Also how deep (mm) they
-    still touch. Arguments as of `separate`.
+    still touch; where that exceeds ``limit_mm`` the levels below are left as they are. Arguments as of `separate`.
     """
     shapes, deepest = shapes.copy(), 0.0
     for upper in range(len(shapes) - 1):
@@ -142,6 +143,8 @@ def fit_joints(shapes: NDArray, normals: NDArray, poses: NDArray, rounds: int = 
             shapes[lower] += _dent(shapes[lower], found.points, half)
             shapes[upper] -= _dent(shapes[upper], apply(lower_to_upper, found.points), half @ lower_to_upper[:3, :3].T)
         deepest = max(deepest, found.deepest if found is not None else 0.0)
+        if deepest > limit_mm:
+            break
     return shapes, deepest
 
 

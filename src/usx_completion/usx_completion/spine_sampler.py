@@ -159,7 +159,7 @@ def sample_model_spine(sampler: SpineSampler | ShapeModel, seed: int) -> Spine:
             shapes = sampler.shapes(random)
             normals = sampler.normals(shapes)
         poses, _ = separate(shapes, normals, sampler.poses(shapes, random), REFERENCE)
-        fitted, depth = fit_joints(shapes, normals, poses)
+        fitted, depth = fit_joints(shapes, normals, poses, limit_mm=settings.overlap_mm)
         if depth <= settings.overlap_mm:
             return Spine({level: Mesh(apply(pose, shape), faces)
                           for level, shape, pose in zip(LEVELS, fitted, poses, strict=True)},
