@@ -34,7 +34,8 @@ def built(tmp_path_factory):
         patch.setattr(mesh_model_quality, "JOINED_SPINES", 4)
         patch.setattr(mesh_model_pictures, "spines", functools.partial(mesh_model_pictures.spines, count=1))
         code = build_shape_model.main([
-            "--meshes", str(folder / "meshes"), "--no-mirror", "--cache", str(folder / "cache"), "--jobs", "1",
+            "--meshes", str(folder / "meshes"), "--no-mirror", "--test", "--cache",
+            str(folder / "cache"), "--jobs", "1",
             "--out", str(folder / "model.safetensors"), "--report", str(folder / "report")])
     assert code == 0
     return folder

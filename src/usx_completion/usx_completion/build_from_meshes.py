@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from rich.console import Console
 
 from usx_common.errors import UsxError
 from usx_completion.mesh_build import BuildSettings, Registered, register_subjects, registered_only
-from usx_completion.mesh_model import MeshModel, learn
+from usx_completion.mesh_model import MeshModel, generated_share, learn
 from usx_completion.mesh_model_quality import (
     Table,
     compactness_table,
@@ -27,6 +28,7 @@ from usx_completion.mesh_subjects import read_subjects
 from usx_completion.shape_model import load_shape_model, save_shape_model
 
 MODE_COUNTS = (0, 5, 10, 20, 30, 40)
+KEPT_FOR_TESTS = ("verse008", "verse009")  # throughout the project
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,8 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                        "STL, all or some, mm, closed; a folder named ...meanN is the mean of N people")
     group.add_argument("--axes", choices=("RAS", "LPS"), default="RAS", help="axes of the meshes (RAS)")
     group.add_argument("--exclude", nargs="*", default=[], metavar="SUBJECT", help="folders left out, or SUBJECT/LEVEL")
-    group.add_argument("--test", nargs="*", default=[], metavar="SUBJECT", help="folders left out, on which the "
-                       "finished model is then measured")
+    group.add_argument("--test", nargs="*", metavar="SUBJECT", help="folders left out, on which the finished model is "
+                       f"then measured ({' '.join(KEPT_FOR_TESTS)} where there; without a name: none)")
     group.add_argument("--augment-parametric", type=int, default=0, metavar="N", help="spines of the phantom's "
                        "generator that add modes (0); each vertebra of them counts a quarter, and not in the means")
     group.add_argument("--no-mirror", action="store_true", help="do not learn from mirrored copies")
@@ -54,13 +56,10 @@ def build_from_meshes(options: argparse.Namespace, console: Console) -> None:
     """Read, register, learn, report and save. Raises UsxError for input that no model can be learned from."""
     if not options.outlier > 0.0:
         raise UsxError(f"--outlier {options.outlier} must be above 0")
-    both = sorted(set(options.test) & set(options.exclude))
-    if both:
-        options.exclude = [name for name in options.exclude if name not in both]
+    asked = options.test or []
+    options.exclude = [name for name in options.exclude if name not in asked]
     subjects = read_subjects(options.meshes, options.axes, options.exclude)
-    unknown = sorted(set(options.test) - {subject.name for subject in subjects})
-    if unknown:
-        raise UsxError(f"{options.meshes} has no {', '.join(unknown)} to test on")
+    options.test = tested_names([subject.name for subject in subjects], options.test, options.meshes)
     tested = [subject for subject in subjects if subject.name in options.test]
     subjects = [subject for subject in subjects if subject.name not in options.test]
     prior, _ = load_shape_model()
@@ -78,6 +77,19 @@ def build_from_meshes(options: argparse.Namespace, console: Console) -> None:
     if options.report is not None:
         write_report(options.report, tables, registered, learned)
     save_shape_model(options.out, learned.model, metadata(options, registered, learned))
+
+
+def tested_names(found: Sequence[str], asked: Sequence[str] | None, folder: Path) -> list[str]:
+    """Folders kept for tests among those ``found``; a BIDS name (sub-verse008) is meant by verse008 too.
+
+    ``asked``: None for those that the project keeps, as far as they are there. Raises UsxError for one that is not.
+    """
+    wanted = KEPT_FOR_TESTS if asked is None else asked
+    by_name = {name.removeprefix("sub-"): name for name in found}
+    missing = sorted(name for name in wanted if name.removeprefix("sub-") not in by_name)
+    if missing and asked is not None:
+        raise UsxError(f"{folder} has no {', '.join(missing)} to test on")
+    return [by_name[name.removeprefix("sub-")] for name in wanted if name not in missing]
 
 
 def quality(registered: Registered, learned: MeshModel) -> dict[str, Table]:
@@ -114,13 +126,18 @@ def metadata(options: argparse.Namespace, registered: Registered, learned: MeshM
     """What the file says about itself."""
     from importlib.metadata import version
 
-    real = registered.people.groups == 0
-    names = sorted({name.split("/")[0] for name, one in zip(registered.names, real, strict=True) if one})
-    spread = learned.model.spread
+    people, spread = registered.people, learned.model.spread
+    names, means = (sorted({registered.names[row].split("/")[0] for row in
+                            np.flatnonzero((people.groups == 0) & ((people.mode_weights > 0.0) == single))})
+                    for single in (True, False))
+    modes, share = generated_share(people, learned.statistics)
     return {"seeds": "none: built from meshes", "count": str(_people(registered)), "subjects": " ".join(names),
+            "mean_shapes": " ".join(means),
             "left_out": " ".join([*options.exclude, *options.test, *(name for name, _ in registered.dropped)]),
             "vertebrae": str(_count(registered)), "mirrored": str(not options.no_mirror),
             "generated_spines": str(options.augment_parametric),
+            "generated_modes": f"{modes} of {learned.model.mode_count} modes owe more than half of their variance to "
+                               f"generated spines, {share:.0%} of the variance of all; their size is people's",
             "generator_version": f"usx_completion {version('usx_completion')} build_shape_model --meshes",
             "amplitude": "mean distance along the normal, mm, L1..L5: to the mean "
                          + " ".join(f"{value:.2f}" for value in spread.to_mean_mm) + "; left over by the modes "

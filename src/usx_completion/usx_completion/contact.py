@@ -64,8 +64,8 @@ def near_parts(still: tuple[NDArray, NDArray], moving: tuple[NDArray, NDArray], 
         return None
     here, there = _by_height(still[0], here), _by_height(moved, there)
     reach = REACH_MM + MARGIN_MM
-    near_here = _nearest(still[0][here], moved[there], reach)[1] >= 0
-    near_there = _nearest(moved[there], still[0][here], reach)[1] >= 0
+    near_here = _near(still[0][here], moved[there], reach)
+    near_there = _near(moved[there], still[0][here], reach)
     return (here[near_here], there[near_there]) if near_here.any() else None
 
 
@@ -122,11 +122,12 @@ def _give_way(still: tuple[NDArray, NDArray], moving: tuple[NDArray, NDArray], m
     return best, least
 
 
-def fit_joints(shapes: NDArray, normals: NDArray, poses: NDArray, rounds: int = 4) -> tuple[NDArray[np.float64], float]:
+def fit_joints(shapes: NDArray, normals: NDArray, poses: NDArray, rounds: int = 4, limit_mm: float = np.inf
+               ) -> tuple[NDArray[np.float64], float]:
     """(L, V, 3) shapes whose surfaces draw back by half the depth each where neighbours run into each other.
 
     The displacement fades over ``DENT_MM``, so that joint surfaces come to fit each other. Also how deep (mm) they
-    still touch. Arguments as of `separate`.
+    still touch; where that exceeds ``limit_mm`` the levels below are left as they are. Arguments as of `separate`.
     """
     shapes, deepest = shapes.copy(), 0.0
     for upper in range(len(shapes) - 1):
@@ -142,6 +143,8 @@ def fit_joints(shapes: NDArray, normals: NDArray, poses: NDArray, rounds: int = 
             shapes[lower] += _dent(shapes[lower], found.points, half)
             shapes[upper] -= _dent(shapes[upper], apply(lower_to_upper, found.points), half @ lower_to_upper[:3, :3].T)
         deepest = max(deepest, found.deepest if found is not None else 0.0)
+        if deepest > limit_mm:
+            break
     return shapes, deepest
 
 
@@ -230,3 +233,21 @@ def _nearest(points: NDArray, surface: NDArray, reach: float) -> tuple[NDArray, 
                     down -= 1
         gaps[i] = np.sqrt(best)
     return gaps, rows
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _near(points: NDArray, surface: NDArray, reach: float) -> NDArray:  # pragma: no cover - compiled
+    """Whether any of the surface's points, which are in the order of their z, is within ``reach`` of each (N,)."""
+    found = np.zeros(len(points), np.bool_)
+    heights = surface[:, 2].copy()
+    starts = np.searchsorted(heights, points[:, 2] - reach)
+    for i in range(len(points)):
+        x, y, z = points[i, 0], points[i, 1], points[i, 2]
+        row = starts[i]
+        while row < len(surface) and heights[row] <= z + reach:
+            squared = (surface[row, 0] - x) ** 2 + (surface[row, 1] - y) ** 2 + (heights[row] - z) ** 2
+            if squared < reach * reach:
+                found[i] = True
+                break
+            row += 1
+    return found

@@ -21,6 +21,7 @@ from usx_completion.simulated_partial import posterior_wall
 
 SAMPLES = 60_000  # about four a square millimetre
 BEHIND_MM = 20.0  # of the body's middle: where the processes are
+EDGE_MM = 6.0  # the rear edge of the spinous process is what lies this near to its rearmost point
 TIP_MM = 1.5  # a tip is the middle of the surface this near to the extreme point
 NAMES = ("spinous tip", "left transverse tip", "right transverse tip", "left superior facet tip",
          "right superior facet tip", "left inferior facet tip", "right inferior facet tip", "upper end plate centre",
@@ -102,7 +103,7 @@ def _near_plates(local: NDArray, body: NDArray[np.bool_]) -> list[NDArray[np.flo
 
 def _tips(local: NDArray, arch: NDArray[np.bool_]) -> dict[str, NDArray[np.float64]]:
     x, z = local[:, 0], local[:, 2]
-    found: dict[str, NDArray | None] = {"spinous tip": _extreme(local, np.abs(x) < 15.0, [0.0, 1.0, 0.0])}
+    found: dict[str, NDArray | None] = {"spinous tip": _rear_edge(local[np.abs(x) < 15.0])}
     for name, side in (("left", 1.0), ("right", -1.0)):
         wide = arch & (side * x > 5.0)
         low = (side * x < 28.0) & (z < 0.0) & (local[:, 1] < 46.0)  # the spinous process lies farther behind
@@ -152,6 +153,21 @@ def _canal(local: NDArray) -> dict[str, NDArray[np.float64]]:
         return {}
     return {"canal centre": np.array([[0.0, front, height], [0.0, back, height], [left.min(), centre, height],
                                       [right.max(), centre, height]])}
+
+
+def _rear_edge(points: NDArray) -> NDArray[np.float64] | None:
+    """(1, 3) middle, in height, of the edge that ends the spinous process behind; None without points.
+
+    The edge may be nearly vertical: its rearmost point alone would jump along it.
+    """
+    edge = points[points[:, 1] > points[:, 1].max(initial=-np.inf) - EDGE_MM]
+    if len(edge) == 0:
+        return None
+    low, high = np.percentile(edge[:, 2], [2.0, 98.0])
+    slab = edge[np.abs(edge[:, 2] - 0.5 * (low + high)) < TIP_MM]
+    if len(slab) == 0:
+        slab = edge
+    return slab[slab[:, 1] > slab[:, 1].max() - TIP_MM].mean(axis=0, keepdims=True)
 
 
 def _extreme(local: NDArray, mask: NDArray[np.bool_], direction: list[float]) -> NDArray[np.float64] | None:

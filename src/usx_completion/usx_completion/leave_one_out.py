@@ -41,26 +41,34 @@ def leave_one_out(people: People, body: NDArray[np.bool_], faces: NDArray[np.int
     """Each person that counts in the modes is left out of means and modes in turn, with the mirrored copies.
 
     A left-out vertebra is aligned rigidly to the mean and projected on the modes (both of the others). Mirrored copies
-    are not measured. Raises UsxError with fewer than three people.
+    are not measured. Where the others have fewer modes than asked for, the numbers of modes are cut to the fewest that
+    any of them have. Raises UsxError with fewer than three people.
     """
     measured = (people.groups == 0) & (people.copies == 0) & (people.mode_weights > 0.0)
     subjects = np.unique(people.subjects[measured])
     if len(subjects) < 3:
         raise UsxError(f"leaving one person out needs three people or more; there are {len(subjects)}")
     errors, offsets, rows = [], [], []
-    for subject in subjects:
-        others = analyse(people.rows(people.subjects != subject), body, max(mode_counts))
+    models = [_others(people.rows(people.subjects != subject), body, max(mode_counts)) for subject in subjects]
+    fewest = min(len(directions) for _, directions in models)
+    mode_counts = tuple(sorted({min(count, fewest) for count in mode_counts}))
+    for subject, (means, directions) in zip(subjects, models, strict=True):
         for row in np.flatnonzero(measured & (people.subjects == subject)):
-            mean = others.means[people.levels[row]]
+            mean = means[people.levels[row]]
             if np.isnan(mean).any():
                 continue  # nobody else has this level
-            error, offset = _explain(people.shapes[row], mean, others.directions, faces, mode_counts)
+            error, offset = _explain(people.shapes[row], mean, directions, faces, mode_counts)
             errors.append(error)
             offsets.append(offset)
             rows.append(row)
     found, chosen = np.asarray(errors), np.asarray(rows)
     return LeftOut(mode_counts, found[:, 0], found[:, 1], np.stack(offsets), chosen, people.levels[chosen],
                    people.subjects[chosen])
+
+
+def _others(people: People, body: NDArray[np.bool_], modes: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    found = analyse(people, body, modes)
+    return found.means, found.directions
 
 
 def _explain(shape: NDArray, mean: NDArray, directions: NDArray, faces: NDArray, counts: tuple[int, ...]

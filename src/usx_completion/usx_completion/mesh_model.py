@@ -17,10 +17,17 @@ from usx_completion.leave_one_out import LeftOut, leave_one_out
 from usx_completion.people import People, Statistics, along_normals, analyse
 from usx_completion.rigid import rotation_vector
 from usx_completion.shape_model import ShapeModel
-from usx_completion.spine_sampler import REFERENCE, SamplerSettings, make_sampler
+from usx_completion.spine_sampler import (
+    REFERENCE,
+    SamplerSettings,
+    SpineSampler,
+    make_sampler,
+    sample_model_spine,
+)
 from usx_completion.spread_calibration import calibrate, mode_correlation
 
 PSEUDO_PEOPLE = 4.0
+CENTRE_SEED = 900_000  # apart from the seeds that anybody looks at
 MIRROR = np.array([1.0, -1.0, -1.0, -1.0, 1.0, 1.0])  # of a rotation vector and a translation, left for right
 
 
@@ -50,9 +57,9 @@ def learn(people: People, posed: NDArray[np.bool_], prior: ShapeModel, modes: in
         faces=prior.faces, means=means, body=prior.body,
         modes=(statistics.directions * statistics.values[:, None]).reshape(len(statistics.values), -1, 3),
         mode_sd=_mode_sd(people, statistics), mode_correlation=mode_correlation(people, statistics),
-        residual_sd=_residual_sd(people, statistics, means, prior.faces), step_mean=step_mean, step_sd=step_sd,
+        residual_sd=_residual_sd(left_out, means, prior.faces), step_mean=step_mean, step_sd=step_sd,
         tilt_mean=tilt_mean, tilt_sd=tilt_sd)
-    return MeshModel(calibrate(settle(model), left_out), statistics, left_out)
+    return MeshModel(centre_steps(calibrate(settle(model), left_out)), statistics, left_out)
 
 
 def settle(model: ShapeModel) -> ShapeModel:
@@ -63,6 +70,28 @@ def settle(model: ShapeModel) -> ShapeModel:
     return replace(model, step_mean=np.stack([step_between(*pair) for pair in pairwise(poses)]))
 
 
+def centre_steps(model: ShapeModel, count: int = 40, rounds: int = 2) -> ShapeModel:
+    """The model whose sampled spines have its mean steps about x and in y and z, after bones have given way.
+
+    Bones give way to one side more than to the other: to the front, and down. That is measured on ``count`` spines and
+    taken off.
+    """
+    columns, off = [0, 4, 5], np.zeros((len(LEVELS) - 1, 3))
+    for _ in range(rounds):
+        sampler = make_sampler(model)
+        steps = [sampled_steps(sampler, CENTRE_SEED + number) for number in range(count)]
+        off -= (np.mean(steps, axis=0) - model.step_mean)[:, columns]
+        turn, back, up = (tuple(column) for column in off.T.tolist())
+        model = replace(model, spread=replace(model.spread, step_turn_rad=turn, step_back_mm=back, step_up_mm=up))
+    return model
+
+
+def sampled_steps(sampler: SpineSampler, seed: int) -> NDArray[np.float64]:
+    """(L - 1, 6) steps from level to level of a sampled spine; see `step_between`."""
+    poses = sample_model_spine(sampler, seed).vertebra_to_patient.values()
+    return np.stack([step_between(*pair) for pair in pairwise(poses)])
+
+
 def step_between(upper: Matrix, lower: Matrix) -> NDArray[np.float64]:
     """(6,) rotation vector and translation (mm) of the lower level in the upper one's frame; poses to any frame."""
     relative = invert(upper) @ lower
@@ -70,26 +99,40 @@ def step_between(upper: Matrix, lower: Matrix) -> NDArray[np.float64]:
 
 
 def _mode_sd(people: People, statistics: Statistics, pseudo: float = 5.0) -> NDArray[np.float64]:
-    """(L, K) standard deviation of a mode's coefficient on each level, drawn to the pooled one, which is 1."""
-    result = np.ones((len(LEVELS), len(statistics.values)))
+    """(L, K) standard deviation of a mode's coefficient on each level of real people, drawn to that of all levels.
+
+    ``pseudo``: how many people the latter counts for. Generated spines (group 1) add modes, but do not tell their size.
+    """
+    real = np.where(people.groups == 0, people.mode_weights, 0.0)
+    squares = statistics.scores**2
+    pooled = real @ squares / real.sum()
+    result = np.tile(np.sqrt(pooled), (len(LEVELS), 1))
     for level in range(len(LEVELS)):
-        weights = np.where(people.levels == level, people.mode_weights, 0.0)
+        weights = np.where(people.levels == level, real, 0.0)
         if weights.sum() > 0.0:
             count = len(np.unique(people.subjects[weights > 0.0]))
-            own = weights @ statistics.scores**2 / weights.sum()
-            result[level] = np.sqrt((count * own + pseudo) / (count + pseudo))
+            own = weights @ squares / weights.sum()
+            result[level] = np.sqrt((count * own + pseudo * pooled) / (count + pseudo))
     return result
 
 
-def _residual_sd(people: People, statistics: Statistics, means: NDArray, faces: NDArray) -> NDArray[np.float64]:
-    """(L, V) what the modes leave over along the normal, of the rows learned from."""
-    rest = statistics.residuals - (statistics.residuals @ statistics.directions.T) @ statistics.directions
-    result = np.zeros(means.shape[:2])
-    for level, mean in enumerate(means):
-        weights = np.where((people.levels == level) & (people.groups == 0), people.mode_weights, 0.0)
-        if weights.sum() > 0.0:
-            squares = along_normals(rest.reshape(len(rest), -1, 3), mean, faces) ** 2
-            result[level] = np.sqrt(weights @ squares / weights.sum())
+def generated_share(people: People, statistics: Statistics) -> tuple[int, float]:
+    """Number of modes that owe more than half of their variance to generated spines, and their part of all variance."""
+    energy = people.mode_weights[:, None] * (statistics.residuals @ statistics.directions.T) ** 2
+    generated = energy[people.groups == 1].sum(axis=0)
+    return int(np.sum(generated > 0.5 * energy.sum(axis=0))), float(generated.sum() / energy.sum())
+
+
+def _residual_sd(left_out: LeftOut, means: NDArray, faces: NDArray, pseudo: float = 5.0) -> NDArray[np.float64]:
+    """(L, V) root mean square along the normal of what the modes leave over of people left out, drawn to all levels'.
+
+    ``pseudo``: how many vertebrae the latter counts for.
+    """
+    squares = np.stack([along_normals(offsets, means[level], faces) ** 2
+                        for offsets, level in zip(left_out.offsets, left_out.levels, strict=True)])
+    counts = np.array([np.sum(left_out.levels == level) for level in range(len(LEVELS))])[:, None]
+    own = np.nan_to_num(left_out.by_level(squares))
+    result: NDArray[np.float64] = np.sqrt((counts * own + pseudo * squares.mean(axis=0)) / (counts + pseudo))
     return result
 
 

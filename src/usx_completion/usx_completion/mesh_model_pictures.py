@@ -9,7 +9,6 @@ import numpy as np
 import trimesh
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
-from numpy.typing import NDArray
 from PIL import Image
 
 from usx_common.drawing import FROM_BEHIND, FROM_LEFT, OBLIQUE, draw_meshes
@@ -18,6 +17,7 @@ from usx_common.meshes import Mesh
 from usx_common.transforms import invert
 from usx_completion.mesh_build import Registered
 from usx_completion.mesh_model import MeshModel
+from usx_completion.mesh_model_quality import compactness_table
 from usx_completion.spine_sampler import make_sampler, sample_model_spine
 
 matplotlib.use("Agg")
@@ -96,8 +96,7 @@ def curves(path: Path, learned: MeshModel) -> None:
         left.plot(left_out.mode_counts, values.mean(axis=0), marker="o", label=name)
     left.set(xlabel="modes", ylabel="mm left over, person left out", ylim=(0.0, None))
     left.legend(fontsize=8)
-    variance: NDArray = np.sum(model.modes.reshape(model.mode_count, -1) ** 2, axis=1)
-    right.plot(np.arange(1, len(variance) + 1), np.cumsum(variance) / variance.sum())
+    right.plot(*np.asarray(compactness_table(model).rows).T)
     right.set(xlabel="modes", ylabel="share of variance", ylim=(0.0, 1.0))
     _save(figure, path)
 

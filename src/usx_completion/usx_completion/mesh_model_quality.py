@@ -21,12 +21,12 @@ from usx_completion.mesh_model import MeshModel, step_between
 from usx_completion.rigid import align
 from usx_completion.shape_model import ShapeModel
 from usx_completion.spine_sampler import make_sampler, sample_model_spine
-from usx_completion.spread_calibration import real_amplitude, sampled_amplitude
+from usx_completion.spread_calibration import goal_amplitude, real_amplitude, sampled_amplitude
 
 CHECK_SEED = 4711  # not the calibration's
 CHECKED_SPINES = 100
 JOINED_SPINES = 60
-PROCESS_RANK = 400
+PROCESS_RANK = 800
 
 
 @dataclass(frozen=True)
@@ -100,20 +100,35 @@ def generalisation_table(learned: MeshModel) -> Table:
 
 
 def explained_table(registered: Registered, model: ShapeModel) -> Table:
-    """What the model leaves over of people kept out of it altogether: to the mean, and with all modes."""
+    """What the model leaves over of people kept out of it altogether, to the mean and with all modes, mm.
+
+    Beside it what sampled vertebrae of the same levels have along the normal, and the ratio of sampled to real.
+    """
     directions = model.modes.reshape(model.mode_count, -1)
     directions = directions / np.linalg.norm(directions, axis=1, keepdims=True)
-    rows: list[tuple[str | int | float, ...]] = []
-    errors = []
+    sampled = sampled_amplitude(make_sampler(model), CHECKED_SPINES, CHECK_SEED)
+    names, levels, found = [], [], []
     for row in np.flatnonzero(registered.people.copies == 0):
-        mean, shape = model.means[registered.people.levels[row]], registered.people.shapes[row]
+        level = int(registered.people.levels[row])
+        mean, shape = model.means[level], registered.people.shapes[row]
         offset = (apply(align(shape, mean), shape) - mean).ravel()
         rest = offset - (directions @ offset) @ directions
-        errors.append((*mean_error(offset.reshape(-1, 3), mean, model.faces),
-                       *mean_error(rest.reshape(-1, 3), mean, model.faces)))
-        rows.append((registered.names[row], *errors[-1]))
-    rows.append(("all", *np.mean(errors, axis=0).tolist()))
-    return Table(("mesh", "to_mean_vertex", "to_mean_normal", "left_over_vertex", "left_over_normal"), rows)
+        names.append(registered.names[row])
+        levels.append(level)
+        found.append((*mean_error(offset.reshape(-1, 3), mean, model.faces),
+                      *mean_error(rest.reshape(-1, 3), mean, model.faces),
+                      sampled.to_mean_mm[level], sampled.left_over_mm[level]))
+    values, of_level = np.asarray(found), np.asarray(levels)
+    groups = [(name, np.arange(len(names)) == row) for row, name in enumerate(names)]
+    groups += [(name, of_level == level) for level, name in enumerate(LEVELS)] + [("all", of_level >= 0)]
+    rows: list[tuple[str | int | float, ...]] = []
+    for name, chosen in groups:
+        if chosen.any():
+            vertex, normal, rest_vertex, rest_normal, to_mean, left_over = values[chosen].mean(axis=0).tolist()
+            rows.append((name, vertex, normal, to_mean, to_mean / normal, rest_vertex, rest_normal, left_over,
+                         left_over / rest_normal))
+    return Table(("mesh", "to_mean_vertex", "to_mean_normal", "sampled_to_mean", "to_mean_ratio", "left_over_vertex",
+                  "left_over_normal", "sampled_left_over", "left_over_ratio"), rows)
 
 
 def specificity_table(registered: Registered, learned: MeshModel, count: int = 40) -> Table:
@@ -139,28 +154,35 @@ def specificity_table(registered: Registered, learned: MeshModel, count: int = 4
 
 def compactness_table(model: ShapeModel) -> Table:
     """Share of the modes' variance that the first ones hold."""
-    variance = np.sum(model.modes.reshape(model.mode_count, -1) ** 2, axis=1)
+    variance = np.sum(model.modes.reshape(model.mode_count, -1) ** 2, axis=1) * np.mean(model.mode_sd**2, axis=0)
+    variance = np.sort(variance)[::-1]
     share = np.cumsum(variance) / variance.sum()
     return Table(("modes", "share_of_variance"), [(mode + 1, float(value)) for mode, value in enumerate(share)])
 
 
 def spread_table(learned: MeshModel) -> Table:
-    """Sampled shapes against people left out: distance to the mean and to the modes along the normal, and ratios."""
+    """Sampled shapes against people left out: distance to the mean and to the modes along the normal, and ratios.
+
+    The goals are what the levels' numbers are drawn to, which the sampled ones were scaled to: that they agree shows
+    that the calibration converged, and no more.
+    """
     real = real_amplitude(learned.left_out)
     sampled = sampled_amplitude(make_sampler(learned.model), CHECKED_SPINES, CHECK_SEED)
-    pairs = ((real.to_mean_mm, sampled.to_mean_mm), (real.left_over_mm, sampled.left_over_mm))
+    goal = goal_amplitude(learned.left_out)
+    columns = ((real.to_mean_mm, goal.to_mean_mm, sampled.to_mean_mm),
+               (real.left_over_mm, goal.left_over_mm, sampled.left_over_mm))
+    counts = [int(np.sum(learned.left_out.levels == level)) for level in range(len(LEVELS))]
     rows: list[tuple[str | int | float, ...]] = []
-    for level, name in enumerate(LEVELS):
-        values = [(one[level], other[level], other[level] / one[level]) for one, other in pairs]
-        rows.append((name, int(np.sum(learned.left_out.levels == level)), *(float(v) for pair in values for v in pair)))
-    means = [(one.mean(), other.mean(), other.mean() / one.mean()) for one, other in pairs]
-    rows.append(("mean", len(learned.left_out.levels), *(float(v) for pair in means for v in pair)))
-    return Table(("level", "vertebrae", "to_mean_left_out", "to_mean_sampled", "to_mean_ratio", "left_over_left_out",
-                  "left_over_sampled", "left_over_ratio"), rows)
+    for name, count, chosen in [*((name, counts[level], [level]) for level, name in enumerate(LEVELS)),
+                                ("mean", sum(counts), list(range(len(LEVELS))))]:
+        means = [[float(values[chosen].mean()) for values in three] for three in columns]
+        rows.append((name, count, *(value for three in means for value in (*three, three[2] / three[0]))))
+    return Table(("level", "vertebrae", "to_mean_left_out", "to_mean_goal", "to_mean_sampled", "to_mean_ratio",
+                  "left_over_left_out", "left_over_goal", "left_over_sampled", "left_over_ratio"), rows)
 
 
 def joint_table(model: ShapeModel) -> Table:
-    """How neighbours of sampled spines sit: overlap left (mm), and mean steps against the model's, y and z in mm."""
+    """How neighbours of sampled spines sit: overlap left (mm), and mean steps against the model's (y, z: mm)."""
     sampler = make_sampler(model)
     depths, steps = [], []
     for seed in range(JOINED_SPINES):
@@ -168,15 +190,17 @@ def joint_table(model: ShapeModel) -> Table:
         shapes = np.stack([spine.local(level).vertices for level in LEVELS])
         poses = np.stack([spine.vertebra_to_patient[level] for level in LEVELS])
         depths.append(overlaps(shapes, sampler.normals(shapes), poses))
-        steps.append([step_between(upper, lower)[4:] for upper, lower in pairwise(poses)])
-    shift = np.mean(steps, axis=0) - model.step_mean[:, 4:]
+        steps.append([step_between(upper, lower) for upper, lower in pairwise(poses)])
+    shift = np.mean(steps, axis=0) - model.step_mean
     found = np.asarray(depths)
     limit = sampler.settings.overlap_mm
     rows: list[tuple[str | int | float, ...]] = [
         (f"{upper}-{lower}", float(found[:, gap].mean()), float(found[:, gap].max()),
-         float(np.mean(found[:, gap] > limit)), float(shift[gap, 0]), float(shift[gap, 1]))
+         float(np.mean(found[:, gap] > limit)), float(shift[gap, 4]), float(shift[gap, 5]),
+         float(np.degrees(shift[gap, 0])))
         for gap, (upper, lower) in enumerate(pairwise(LEVELS))]
-    return Table(("joint", "overlap_mean", "overlap_worst", "share_above_limit", "step_shift_y", "step_shift_z"), rows)
+    return Table(("joint", "overlap_mean", "overlap_worst", "share_above_limit", "step_shift_y", "step_shift_z",
+                  "step_shift_degrees_x"), rows)
 
 
 def _with_process(left_out: LeftOut, model: ShapeModel) -> NDArray[np.float64]:

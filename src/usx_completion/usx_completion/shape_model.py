@@ -2,7 +2,7 @@
 
 One topology serves all five levels. A level's local shape is ``mean + sum_k c_k sd_k mode_k`` with standard normal
 coefficients c; its frame (`vertebra_L*`) has the origin at the body's centroid and the axes of the template (LPS).
-Stored as safetensors with its own SHA-256, checked on load.
+Stored as safetensors with its own SHA-256 over arrays and spread, checked on load.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from usx_common.levels import LEVELS
 from usx_common.meshes import Mesh
 from usx_completion.spread import Spread
 
-FORMAT = "usx statistical shape model 1"
+FORMAT = "usx statistical shape model 2"
+EARLIER = "usx statistical shape model 1"  # its hash does not cover the spread
 PACKAGED = Path(__file__).parent / "models" / "lumbar_shape_model.safetensors"
 PACKAGED_REAL = PACKAGED.with_name("lumbar_shape_model_real.safetensors")  # CC BY-SA 4.0, see docs/shape-model.md
 REQUIRED_METADATA = ("format", "sha256", "seeds", "count", "generator_version")
@@ -87,7 +88,8 @@ _USED: dict[str, type] = {"faces": np.int32, "body": np.bool_}
 def save_shape_model(path: Path, model: ShapeModel, metadata: Mapping[str, str]) -> None:
     """Write a model. ``metadata`` must name ``seeds``, ``count``, ``generator_version``; format and hash are added."""
     arrays = {name: np.ascontiguousarray(getattr(model, name), dtype=kind) for name, kind in _STORED.items()}
-    complete = {**metadata, "spread": model.spread.to_json(), "format": FORMAT, "sha256": content_hash(arrays)}
+    spread = model.spread.to_json()
+    complete = {**metadata, "spread": spread, "format": FORMAT, "sha256": content_hash(arrays, spread)}
     missing = [name for name in REQUIRED_METADATA if name not in complete]
     if missing:
         raise UsxError(f"the shape model's metadata lack {', '.join(missing)}")
@@ -98,14 +100,15 @@ def save_shape_model(path: Path, model: ShapeModel, metadata: Mapping[str, str])
 def load_shape_model(path: Path = PACKAGED) -> tuple[ShapeModel, dict[str, str]]:
     """The model and its metadata. Raises BadModel when the file is missing, corrupt, foreign, or of wrong shapes."""
     arrays, metadata = _read(path)
-    if metadata.get("format") != FORMAT:
+    if metadata.get("format") not in (FORMAT, EARLIER):
         raise BadModel(f"{path} is not a usx shape model (format {metadata.get('format')!r}, need {FORMAT!r})")
     missing = [name for name in REQUIRED_METADATA if not metadata.get(name)]
     if missing:
         raise BadModel(f"{path} lacks the metadata {', '.join(missing)}")
     if set(arrays) != set(_STORED):
         raise BadModel(f"{path} holds the arrays {sorted(arrays)}; a shape model has {sorted(_STORED)}")
-    if content_hash(arrays) != metadata["sha256"]:
+    covered = metadata.get("spread", "") if metadata["format"] == FORMAT else ""
+    if content_hash(arrays, covered) != metadata["sha256"]:
         raise BadModel(f"{path} is corrupt: its content does not match its SHA-256; build it again")
     _check_shapes(path, arrays)
     used: dict[str, NDArray] = {name: array.astype(_USED.get(name, np.float64)) for name, array in arrays.items()}
@@ -116,13 +119,14 @@ def load_shape_model(path: Path = PACKAGED) -> tuple[ShapeModel, dict[str, str]]
     return ShapeModel(**used, spread=spread), metadata
 
 
-def content_hash(arrays: Mapping[str, NDArray]) -> str:
-    """SHA-256 over names, types, shapes and bytes of the arrays, in the order of their names."""
+def content_hash(arrays: Mapping[str, NDArray], spread: str = "") -> str:
+    """SHA-256 over names, types, shapes and bytes of the arrays, in the order of their names, then over the spread."""
     digest = hashlib.sha256()
     for name in sorted(arrays):
         array = np.ascontiguousarray(arrays[name])
         digest.update(json.dumps([name, array.dtype.str, array.shape]).encode())
         digest.update(array.tobytes())
+    digest.update(spread.encode())
     return digest.hexdigest()
 
 

@@ -17,9 +17,10 @@ from usx_common.levels import LEVELS
 from usx_common.meshes import Mesh, vertex_normals
 from usx_common.transforms import Matrix, apply, invert, make_transform
 from usx_completion.contact import fit_joints, separate
-from usx_completion.gaussian_process import Kernel, low_rank_basis
+from usx_completion.gaussian_process import Kernel
 from usx_completion.rigid import rotation_matrix
 from usx_completion.shape_model import PACKAGED, ShapeModel, load_shape_model
+from usx_completion.smooth_field import SmoothField, shared
 from usx_phantom.spine import Spine
 
 REFERENCE = LEVELS.index("L3")
@@ -31,14 +32,16 @@ class SamplerSettings:
     """``modes``, ``process`` and ``posture`` scale the spread of modes, smooth field and level poses (1: as people).
 
     A spine whose bones run more than ``overlap_mm`` into each other, after poses and joint surfaces have given way,
-    gets new poses; after ``attempts`` the best is taken. ``rank``: functions of the smooth field per axis.
+    gets new poses; after ``attempts`` of them new bones, at most ``people`` times. ``rank``: functions of the wide
+    kernels of the smooth field per axis.
     """
 
     modes: float = 1.0
     process: float = 1.0
     posture: float = 1.0
     overlap_mm: float = 0.8
-    attempts: int = 6
+    attempts: int = 4
+    people: int = 20
     rank: int = 160
 
     def __post_init__(self) -> None:
@@ -47,16 +50,16 @@ class SamplerSettings:
                 raise UsxError(f"the sampler's {name} {getattr(self, name)} must be within 0 .. 5 (1: as people)")
         if not 0.0 < self.overlap_mm <= 20.0:
             raise UsxError(f"the sampler's overlap_mm {self.overlap_mm} must be above 0 and at most 20")
-        if not 1 <= self.attempts <= 100 or not 1 <= self.rank <= 2000:
-            raise UsxError(f"the sampler's attempts {self.attempts} must be within 1 .. 100, rank {self.rank} "
-                           "within 1 .. 2000")
+        for name, most in (("attempts", 100), ("people", 1000), ("rank", 2000)):
+            if not 1 <= getattr(self, name) <= most:
+                raise UsxError(f"the sampler's {name} {getattr(self, name)} must be within 1 .. {most}")
 
 
 @dataclass(frozen=True)
 class SpineSampler:
-    """What sampling needs, worked out once. L levels, V vertices, K modes, R functions of the smooth field.
+    """What sampling needs, worked out once. L levels, V vertices, K modes.
 
-    ``modes`` (K, 3 V) and ``basis`` (V, R), float32: of unit variance per axis; ``rigid`` (L, 3 V, 6) orthonormal
+    ``modes`` (K, 3 V) float32; ``field``: of unit variance per axis; ``rigid`` (L, 3 V, 6) orthonormal
     small motions that the smooth field must not contain; ``incidence`` (V, F): which faces a vertex has; ``plates``:
     rows of the upper and lower end plates; ``step_sd`` (L - 1, 6): what is left of the steps' spread when the heights
     of the bodies are known.
@@ -65,7 +68,7 @@ class SpineSampler:
     model: ShapeModel
     settings: SamplerSettings
     modes: NDArray[np.float32]
-    basis: NDArray[np.float32]
+    field: SmoothField
     rigid: NDArray[np.float32]
     incidence: sparse.csr_matrix
     plates: tuple[NDArray[np.int64], NDArray[np.int64]]
@@ -75,13 +78,10 @@ class SpineSampler:
         """(L, V, 3) one person's vertebrae, each in its level's frame, mm."""
         model, spread = self.model, self.model.spread
         count = len(LEVELS)
-        scores = _shared(random, count, model.mode_correlation) * model.mode_sd
+        scores = shared(random, count, model.mode_correlation) * model.mode_sd
         scores *= self.settings.modes * np.asarray(spread.mode_scale)[:, None]
-        correlation = np.full(3 * self.basis.shape[1], spread.process_correlation)
-        weights = _shared(random, count, correlation).reshape(count, -1, 3).astype(np.float32)
         # einsum, not @: BLAS rounds float32 sums otherwise with another number of threads
-        fields = np.einsum("vr,rc->vc", self.basis, np.moveaxis(weights, 0, 1).reshape(self.basis.shape[1], -1))
-        fields = np.moveaxis(fields.reshape(-1, count, 3), 1, 0).reshape(count, -1, 1)
+        fields = self.field.draw(random, count, spread.process_correlation)[..., None]
         fields -= np.einsum("lki,li->lk", self.rigid, np.einsum("lki,lkc->li", self.rigid, fields))[..., None]
         fields *= np.float32(self.settings.process) * np.asarray(spread.process_sd_mm, np.float32)[:, None, None]
         offsets = np.einsum("lk,kn->ln", scores.astype(np.float32), self.modes) + fields[..., 0]
@@ -102,6 +102,9 @@ class SpineSampler:
         model, posture = self.model, self.settings.posture
         tilt = model.tilt_mean[REFERENCE] + posture * model.tilt_sd[REFERENCE] * random.standard_normal(3)
         steps = model.step_mean + posture * self.step_sd * random.standard_normal(model.step_mean.shape)
+        if model.spread.step_back_mm:
+            spread = model.spread
+            steps[:, [0, 4, 5]] += np.column_stack([spread.step_turn_rad, spread.step_back_mm, spread.step_up_mm])
         taller = self._heights(shapes) - self._heights(model.means)
         steps[:, 5] -= 0.5 * (taller[:-1] + taller[1:])
         poses = np.tile(np.eye(4), (len(LEVELS), 1, 1))
@@ -123,15 +126,15 @@ def make_sampler(model: ShapeModel | None = None, settings: SamplerSettings | No
     centre = model.means.mean(axis=0)
     kernels = [Kernel(width, float(np.sqrt(share)))
                for width, share in zip(model.spread.kernel_width_mm, model.spread.kernel_share, strict=True)]
-    basis = low_rank_basis(centre, kernels, settings.rank)
+    field = SmoothField.on(centre, kernels, settings.rank)
     modes = model.modes.reshape(model.mode_count, -1)
     plates = _plates(model)
     rigid = np.stack([_rigid_motions(mean) for mean in model.means])
     corners = model.faces.ravel()
     incidence = sparse.csr_matrix((np.ones(len(corners)), (corners, np.arange(len(corners)) // 3)))
     return SpineSampler(model=model, settings=settings, modes=modes.astype(np.float32),
-                        basis=basis.astype(np.float32), rigid=rigid.astype(np.float32), incidence=incidence,
-                        plates=plates, step_sd=_step_sd(model, plates))
+                        field=field, rigid=rigid.astype(np.float32), incidence=incidence, plates=plates,
+                        step_sd=_step_sd(model, field, plates))
 
 
 def load_sampler(path: Path = PACKAGED, settings: SamplerSettings | None = None) -> SpineSampler:
@@ -143,30 +146,28 @@ def sample_model_spine(sampler: SpineSampler | ShapeModel, seed: int) -> Spine:
     """A spine of five vertebrae: meshes L1..L5 and their poses, mm, LPS, the middle of L3's body at the origin.
 
     All meshes have the model's faces, and vertices that correspond. The same sampler and seed give the same bytes.
-    A ``ShapeModel`` is taken too, with default settings; that costs the making of a sampler at every call.
+    A ``ShapeModel`` is taken too, with default settings; that costs the making of a sampler at every call. Raises
+    UsxError when no draw keeps the bones clear of each other, which needs settings far wider than people.
     """
     if isinstance(sampler, ShapeModel):
         sampler = make_sampler(sampler)
     random = np.random.default_rng(np.random.SeedSequence([STREAM, int(seed)]))
-    shapes = sampler.shapes(random)
     settings, faces = sampler.settings, sampler.model.faces
-    normals = sampler.normals(shapes)
-    best, least = (shapes, np.empty((0, 4, 4))), np.inf
-    for _ in range(settings.attempts):
+    least = np.inf
+    for attempt in range(settings.attempts * settings.people):
+        if attempt % settings.attempts == 0:
+            shapes = sampler.shapes(random)
+            normals = sampler.normals(shapes)
         poses, _ = separate(shapes, normals, sampler.poses(shapes, random), REFERENCE)
-        fitted, depth = fit_joints(shapes, normals, poses)
-        if depth < least:
-            best, least = (fitted, poses), depth
+        fitted, depth = fit_joints(shapes, normals, poses, limit_mm=settings.overlap_mm)
         if depth <= settings.overlap_mm:
-            break
-    return Spine({level: Mesh(apply(pose, shape), faces) for level, shape, pose in zip(LEVELS, *best, strict=True)},
-                 dict(zip(LEVELS, best[1], strict=True)))
-
-
-def _shared(random: np.random.Generator, levels: int, correlation: NDArray) -> NDArray[np.float64]:
-    """(levels, K) standard normal numbers; any two levels are correlated by ``correlation`` (K,)."""
-    common, own = random.standard_normal(len(correlation)), random.standard_normal((levels, len(correlation)))
-    return np.sqrt(correlation) * common + np.sqrt(1.0 - correlation) * own
+            return Spine({level: Mesh(apply(pose, shape), faces)
+                          for level, shape, pose in zip(LEVELS, fitted, poses, strict=True)},
+                         dict(zip(LEVELS, poses, strict=True)))
+        least = min(least, depth)
+    raise UsxError(f"spine {seed}: bones overlap by {least:.1f} mm at least in {settings.attempts * settings.people} "
+                   f"draws ({settings.overlap_mm:g} mm are allowed): make the sampler's modes, process or posture "
+                   "smaller, or overlap_mm larger")
 
 
 def _step(numbers: NDArray) -> Matrix:
@@ -186,12 +187,19 @@ def _plates(model: ShapeModel) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     return (np.flatnonzero(model.body & (normals[:, 2] > 0.85)), np.flatnonzero(model.body & (normals[:, 2] < -0.85)))
 
 
-def _step_sd(model: ShapeModel, plates: tuple[NDArray, NDArray]) -> NDArray[np.float64]:
-    """(L - 1, 6) spread of the steps without what the heights of the modes' bodies add along z (0.5 mm at least)."""
+def _step_sd(model: ShapeModel, field: SmoothField, plates: tuple[NDArray, NDArray]) -> NDArray[np.float64]:
+    """(L - 1, 6) spread of the steps without what the bodies' heights add along z, by modes and by the smooth field.
+
+    0.5 mm at least.
+    """
+    spread = model.spread
     height = model.modes[:, plates[0], 2].mean(axis=1) - model.modes[:, plates[1], 2].mean(axis=1)
-    by_level = height * model.mode_sd
+    modes = height * model.mode_sd * np.asarray(spread.mode_scale)[:, None]
+    smooth = np.sqrt(field.variance_between(*plates)) * np.asarray(spread.process_sd_mm)[:, None]
+    by_level = np.column_stack([modes, smooth])
+    correlation = np.r_[model.mode_correlation, spread.process_correlation]
     upper, lower = by_level[:-1], by_level[1:]
-    variance = 0.25 * np.sum(upper**2 + lower**2 + 2.0 * model.mode_correlation * upper * lower, axis=1)
+    variance = 0.25 * np.sum(upper**2 + lower**2 + 2.0 * correlation * upper * lower, axis=1)
     result = model.step_sd.copy()
     result[:, 5] = np.sqrt(np.maximum(result[:, 5] ** 2 - variance, 0.25))
     return result

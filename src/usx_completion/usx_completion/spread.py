@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass, fields
 from usx_common.errors import UsxError
 from usx_common.levels import LEVELS
 
+_STEPS = ("step_turn_rad", "step_back_mm", "step_up_mm")  # earlier files do not have them
+
 
 @dataclass(frozen=True)
 class Spread:
@@ -21,7 +23,9 @@ class Spread:
     ``process_sd_mm``: its standard deviation per axis and level; ``process_correlation``: between levels of a spine;
     ``mode_scale``: factor on the modes' standard deviations, by level. ``to_mean_mm`` and ``left_over_mm``, by level:
     what they were matched to, the mean distance along the normal of a person kept out to the mean shape, and to what
-    the modes explain; empty for a model that was not calibrated.
+    the modes explain; empty for a model that was not calibrated. ``step_turn_rad``, ``step_back_mm`` and
+    ``step_up_mm``, one number for each of the 4 gaps: added to the mean steps' rotation about x, y and z before bones
+    give way, which on average moves them as far the other way; empty for none.
     """
 
     kernel_width_mm: tuple[float, ...] = (14.0,)
@@ -31,6 +35,9 @@ class Spread:
     mode_scale: tuple[float, ...] = (1.0,) * len(LEVELS)
     to_mean_mm: tuple[float, ...] = ()
     left_over_mm: tuple[float, ...] = ()
+    step_turn_rad: tuple[float, ...] = ()
+    step_back_mm: tuple[float, ...] = ()
+    step_up_mm: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("process_sd_mm", "mode_scale", "to_mean_mm", "left_over_mm"):
@@ -39,6 +46,11 @@ class Spread:
                 raise UsxError(f"the spread's {name} has {len(values)} numbers; it needs one for each of {LEVELS}")
             if not all(0.0 <= value < 100.0 for value in values):
                 raise UsxError(f"the spread's {name} {values} must be numbers of 0 or more, below 100")
+        for name in _STEPS:
+            values = getattr(self, name)
+            if len(values) not in (0, len(LEVELS) - 1) or not all(-20.0 <= value <= 20.0 for value in values):
+                raise UsxError(f"the spread's {name} {values} must be {len(LEVELS) - 1} numbers within -20 .. 20, "
+                               "or none")
         if len(self.kernel_width_mm) != len(self.kernel_share) or not self.kernel_width_mm:
             raise UsxError("the spread's kernel_width_mm and kernel_share must have as many numbers, one at least")
         if not all(1.0 <= width <= 200.0 for width in self.kernel_width_mm):
@@ -58,7 +70,7 @@ class Spread:
         try:
             values = json.loads(text)
             known = {field.name for field in fields(Spread)}
-            if not isinstance(values, dict) or set(values) != known:
+            if not isinstance(values, dict) or not known - set(_STEPS) <= set(values) <= known:
                 raise UsxError(f"a spread names {', '.join(sorted(known))}")
             correlation = float(values.pop("process_correlation"))
             return Spread(process_correlation=correlation,

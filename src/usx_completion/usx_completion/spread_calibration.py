@@ -3,7 +3,8 @@
 The measure, for one vertebra: rigidly aligned to its level's mean, the mean over the vertices of the absolute distance
 along the mean's normals, in mm, (a) to the mean, (b) to its projection on the modes. Real people are measured with
 mean and modes of the *other* people (leave one subject out), sampled ones with those of the whole model. Sampled
-shapes are scaled until both agree on every level: (b) fixes the smooth field, then (a) the modes.
+shapes are scaled until both agree on every level: (b) fixes the smooth field, then (a) the modes. Few people give a
+level, so that its numbers are first drawn to those of all vertebrae.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from usx_completion.shape_model import ShapeModel
 from usx_completion.spine_sampler import SpineSampler, make_sampler
 from usx_completion.spread import Spread
 
-WIDTHS_MM = (30.0, 16.0, 8.0)
+WIDTHS_MM = (30.0, 16.0, 8.0, 5.0, 3.0)
 CALIBRATION_SEED = 77
 LARGEST_CORRELATION = 0.95
 
@@ -44,6 +45,17 @@ def real_amplitude(left_out: LeftOut) -> Amplitude:
     return Amplitude(found[:, 0], found[:, -1])
 
 
+def goal_amplitude(left_out: LeftOut, pseudo: float = 5.0) -> Amplitude:
+    """What sampled shapes are scaled to: each level's amplitude of people left out, drawn to that of all vertebrae.
+
+    ``pseudo``: how many vertebrae the latter counts for; two or three people do not tell a level's spread.
+    """
+    real, pooled = real_amplitude(left_out), left_out.normal_mm.mean(axis=0)
+    counts = np.array([np.sum(left_out.levels == level) for level in range(len(LEVELS))])
+    return Amplitude(*((counts * own + pseudo * pooled[column]) / (counts + pseudo)
+                       for own, column in ((real.to_mean_mm, 0), (real.left_over_mm, -1))))
+
+
 def sampled_amplitude(sampler: SpineSampler, count: int, seed: int = CALIBRATION_SEED) -> Amplitude:
     """Of ``count`` people drawn from the sampler."""
     model, random = sampler.model, np.random.default_rng(seed)
@@ -61,7 +73,7 @@ def sampled_amplitude(sampler: SpineSampler, count: int, seed: int = CALIBRATION
 
 def calibrate(model: ShapeModel, left_out: LeftOut, count: int = 60) -> ShapeModel:
     """The model with the spread at which sampled shapes are as far from it as people left out are."""
-    goal = real_amplitude(left_out)
+    goal = goal_amplitude(left_out)
     widths, shares = kernel_shares(left_out, model.means.mean(axis=0))
     levels = len(LEVELS)
     spread = Spread(widths, shares, (1.0,) * levels, between_levels(left_out), (0.0,) * levels,
@@ -92,7 +104,7 @@ def kernel_shares(left_out: LeftOut, points: NDArray, sample: int = 500
     distance = np.linalg.norm(points[chosen, None] - points[None, chosen], axis=2)
     offsets = left_out.offsets[:, chosen]
     products = np.einsum("nvi,nwi->vw", offsets, offsets) / (3.0 * len(offsets))
-    edges = np.arange(0.0, 63.0, 3.0)
+    edges = np.r_[np.arange(0.0, 12.0, 1.5), np.arange(12.0, 63.0, 3.0)]  # finer where narrow kernels fall off
     centres, values = [], []
     for low, high in pairwise(edges):
         inside = (distance > low) & (distance <= high)
@@ -123,21 +135,30 @@ def between_levels(left_out: LeftOut) -> float:
 def mode_correlation(people: People, statistics: Statistics, pseudo_pairs: float = 10.0) -> NDArray[np.float64]:
     """(K,) correlation of a mode's coefficient between two levels of one person, drawn to the mean of all modes.
 
-    ``pseudo_pairs``: how many pairs the mean of all modes counts for; few people give several levels.
+    Real people alone tell; generated spines (group 1) do only where nobody gives two levels. ``pseudo_pairs``: how
+    many pairs the mean of all modes counts for; few people give several levels.
     """
     scores = statistics.scores
+    for group in (0, 1):
+        products, squares, pairs = _pairs(people, scores, group)
+        if pairs > 0.0:
+            break
+    else:
+        return np.zeros(scores.shape[1])
+    power = statistics.values**2
+    common = float((products * power).sum() / (squares * power).sum())
+    # a mode that these people hardly have (its squares are small) tells little of its own correlation
+    found = (products + pseudo_pairs * common) / (squares + pseudo_pairs)
+    return np.clip(found, 0.0, LARGEST_CORRELATION)
+
+
+def _pairs(people: People, scores: NDArray, group: int) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
+    """Over all pairs of levels of one person, weighted: (K,) products and mean squares of scores, and the weight."""
     products, squares, pairs = np.zeros(scores.shape[1]), np.zeros(scores.shape[1]), 0.0
-    for row in range(len(scores)):
-        if people.mode_weights[row] <= 0.0:
-            continue
+    for row in np.flatnonzero((people.groups == group) & (people.mode_weights > 0.0)):
         same = (people.subjects == people.subjects[row]) & (people.copies == people.copies[row])
         for other in np.flatnonzero(same & (np.arange(len(scores)) > row)):
             products += people.mode_weights[row] * scores[row] * scores[other]
             squares += people.mode_weights[row] * 0.5 * (scores[row] ** 2 + scores[other] ** 2)
             pairs += people.mode_weights[row]
-    if pairs == 0.0:
-        return np.zeros(scores.shape[1])
-    power = statistics.values**2
-    common = float((products * power).sum() / (squares * power).sum())
-    own = products / np.maximum(squares, 1e-12)
-    return np.clip((pairs * own + pseudo_pairs * common) / (pairs + pseudo_pairs), 0.0, LARGEST_CORRELATION)
+    return products, squares, pairs

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from usx_common.errors import UsxError
 from usx_common.meshes import Mesh, write_mesh
-from usx_completion import build_shape_model, mesh_build, registration_cache
+from usx_completion import build_from_meshes, build_shape_model, mesh_build, registration_cache
 from usx_completion.mesh_build import BuildSettings, register_subjects
 from usx_completion.mesh_subjects import Subject
 from usx_completion.registration_cache import RegistrationTask, register_all
@@ -109,6 +111,27 @@ def test_absurd_arguments_are_refused(arguments, words, capsys):
         build_shape_model.parse_arguments(arguments)
     assert exit_.value.code == 2
     assert words in capsys.readouterr().err
+
+
+def test_people_kept_for_tests_throughout_the_project_are_not_learned_from_unless_told_so():
+    found = ["anna", "sub-verse008", "verse009"]
+    names = build_from_meshes.tested_names
+    assert names(found, None, Path()) == ["sub-verse008", "verse009"]
+    assert names(found, [], Path()) == []
+    assert names(found, ["verse008", "anna"], Path()) == ["sub-verse008", "anna"]
+    assert names(["anna"], None, Path()) == []
+    assert build_shape_model.parse_arguments(["--meshes", "x", "--out", "y"]).test is None
+    assert build_shape_model.parse_arguments(["--meshes", "x", "--out", "y", "--test"]).test == []
+
+
+def test_models_and_their_licences_are_installed():
+    root = Path(build_shape_model.__file__).parents[1]
+    given = {}
+    code = (root / "setup.py").read_text().replace("from setuptools import find_packages, setup", "")
+    exec(code, {"setup": given.update, "find_packages": lambda include: []})  # setup(...) only keeps its arguments
+    package = root / "usx_completion"
+    names = {path.name for pattern in given["package_data"]["usx_completion"] for path in package.glob(pattern)}
+    assert {"LICENCES.txt", "lumbar_shape_model.safetensors", "lumbar_shape_model_real.safetensors"} <= names
 
 
 @pytest.mark.parametrize("more, words", [

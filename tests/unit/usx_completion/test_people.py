@@ -68,6 +68,14 @@ def test_somebody_left_out_is_explained_by_modes_that_span_them_and_not_by_fewer
     assert np.isnan(left_out.by_level(left_out.normal_mm)[0]).all()
 
 
+def test_numbers_of_modes_that_others_do_not_have_are_not_named(people, shape_model):
+    left_out = leave_one_out(people, shape_model.body, shape_model.faces, (0, 5, 12, 40, 60))
+    fewest = min(len(analyse(people.rows(people.subjects != person), shape_model.body, 60).values)
+                 for person in range(PEOPLE))
+    assert left_out.mode_counts == tuple(sorted({min(count, fewest) for count in (0, 5, 12, 40, 60)}))
+    assert left_out.normal_mm.shape[1] == len(left_out.mode_counts)
+
+
 def test_nobody_is_explained_by_their_own_mirror_image(people, shape_model):
     both = People(*(np.concatenate([getattr(people, name)] * 2) for name in people.__dataclass_fields__))
     object.__setattr__(both, "copies", np.repeat([0, 1], len(people.levels)))

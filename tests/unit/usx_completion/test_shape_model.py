@@ -81,7 +81,7 @@ def _rewritten(change):
         arrays = {name: np.ascontiguousarray(getattr(model, name), dtype=kind)
                   for name, kind in module._STORED.items()}
         change(arrays)
-        save_file(arrays, path, metadata={**metadata, "sha256": module.content_hash(arrays)})
+        save_file(arrays, path, metadata={**metadata, "sha256": module.content_hash(arrays, metadata["spread"])})
     return damage
 
 
@@ -114,8 +114,8 @@ def test_weights_that_are_corrupt_or_foreign_are_refused(shape_model, tmp_path, 
 def test_the_hash_depends_on_names_shapes_and_values():
     a = {"x": np.arange(6.0)}
     hashes = {module.content_hash(a), module.content_hash({"y": a["x"]}), module.content_hash({"x": a["x"] + 1}),
-              module.content_hash({"x": a["x"].reshape(2, 3)})}
-    assert len(hashes) == 4
+              module.content_hash({"x": a["x"].reshape(2, 3)}), module.content_hash(a, "spread")}
+    assert len(hashes) == 5
     assert json.dumps(sorted(hashes))
 
 

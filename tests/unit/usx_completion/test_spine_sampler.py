@@ -7,11 +7,16 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from scipy.spatial import cKDTree
 
 from usx_common.errors import UsxError
 from usx_common.levels import LEVELS
 from usx_common.transforms import apply, invert
-from usx_completion.spine_sampler import SamplerSettings, make_sampler, sample_model_spine
+from usx_completion.contact import overlaps
+from usx_completion.gaussian_process import Kernel
+from usx_completion.shape_model import PACKAGED_REAL
+from usx_completion.smooth_field import SmoothField
+from usx_completion.spine_sampler import SamplerSettings, load_sampler, make_sampler, sample_model_spine
 from usx_completion.spread import Spread
 from usx_completion.surface_distance import surface_distances
 
@@ -90,6 +95,47 @@ def test_steps_follow_the_heights_of_the_bodies(shape_model):
     assert 1.5 < grown[0] < 4.0  # a tenth of the height of a body
 
 
+@pytest.mark.parametrize("scale, process", [(1.0, 0.3), (0.5, 0.3), (0.3, 1.2)])
+def test_steps_have_the_models_spread_whatever_the_bodies_add(shape_model, scale, process):
+    spread = Spread((8.0,), (1.0,), (process,) * 5, 0.2, (scale,) * 5)
+    wide = replace(shape_model, step_sd=shape_model.step_sd * [1, 1, 1, 1, 1, 0] + [0, 0, 0, 0, 0, 2.5], spread=spread)
+    sampler = make_sampler(wide)
+    random = np.random.default_rng(3)
+    steps = []
+    for _ in range(150):
+        poses = sampler.poses(sampler.shapes(random), random)
+        steps.append([(invert(upper) @ lower)[2, 3] for upper, lower in pairwise(poses)])
+    np.testing.assert_allclose(np.std(steps, axis=0), 2.5, rtol=0.2)
+
+
+def test_a_narrow_field_has_all_of_its_variance_and_falls_off_as_its_kernel(shape_model):
+    points = shape_model.means[2]
+    random = np.random.default_rng(4)
+    field = SmoothField.on(points, [Kernel(5.0, 0.8), Kernel(3.0, 0.6)], 160)
+    drawn = np.stack([field.draw(random, 2, 0.4) for _ in range(150)]).reshape(150, 2, -1, 3)
+    np.testing.assert_allclose(np.mean(drawn**2), 1.0, rtol=0.03)
+    near = cKDTree(points).query(points[:300], k=8)
+    products = np.einsum("nlvi,nlvki->vk", drawn[:, :, :300], drawn[:, :, near[1]]) / (150 * 2 * 3)
+    wanted = 0.64 * np.exp(-0.5 * (near[0] / 5.0) ** 2) + 0.36 * np.exp(-0.5 * (near[0] / 3.0) ** 2)
+    assert products[:, 5:].mean() == pytest.approx(wanted[:, 5:].mean(), abs=0.04)
+    assert np.mean(drawn[:, 0] * drawn[:, 1]) == pytest.approx(0.4, abs=0.04)
+
+
+def test_bones_that_cannot_keep_clear_are_refused(shape_model):
+    touching = replace(shape_model, step_mean=0.9 * shape_model.step_mean)
+    with pytest.raises(UsxError, match=r"spine 4: bones overlap by .* in 2 draws"):
+        sample_model_spine(make_sampler(touching, SamplerSettings(overlap_mm=0.01, attempts=1, people=2)), 4)
+
+
+def test_spines_of_the_model_of_real_people_keep_clear():
+    sampler = load_sampler(PACKAGED_REAL)
+    for seed in range(100, 108):
+        spine = sample_model_spine(sampler, seed)
+        shapes = np.stack([spine.local(level).vertices for level in LEVELS])
+        poses = np.stack([spine.vertebra_to_patient[level] for level in LEVELS])
+        assert overlaps(shapes, sampler.normals(shapes), poses).max() <= 0.85
+
+
 def winding_number(points, mesh):
     """1 inside, 0 outside (van Oosterom and Strackee, 1983)."""
     a, b, c = (mesh.vertices[mesh.faces[:, corner]] - points[:, None] for corner in range(3))
@@ -119,7 +165,8 @@ def test_a_common_motion_of_the_poses_is_rigid(spine):
 
 @pytest.mark.parametrize("values, words", [
     ({"modes": -1.0}, "modes"), ({"process": np.nan}, "process"), ({"posture": 9.0}, "posture"),
-    ({"overlap_mm": 0.0}, "overlap"), ({"attempts": 0}, "attempts"), ({"rank": 0}, "rank"),
+    ({"overlap_mm": 0.0}, "overlap"), ({"attempts": 0}, "attempts"), ({"people": 0}, "people"),
+    ({"rank": 0}, "rank"),
 ])
 def test_absurd_settings_are_refused(values, words):
     with pytest.raises(UsxError, match=words):

@@ -8,15 +8,18 @@ import numpy as np
 import pytest
 
 from usx_common.errors import UsxError
+from usx_completion import shape_model as module
 from usx_completion.gaussian_process import Kernel, low_rank_basis
 from usx_completion.leave_one_out import LeftOut
-from usx_completion.people import People, analyse
+from usx_completion.mesh_model import _mode_sd, _residual_sd
+from usx_completion.people import People, along_normals, analyse
 from usx_completion.shape_model import BadModel, load_shape_model, save_shape_model
 from usx_completion.spine_sampler import make_sampler
 from usx_completion.spread import Spread
 from usx_completion.spread_calibration import (
     between_levels,
     calibrate,
+    goal_amplitude,
     kernel_shares,
     mode_correlation,
     sampled_amplitude,
@@ -42,8 +45,9 @@ def left_out_fields(points, width, correlation, people=20):
 
 
 def test_the_width_of_a_known_field_is_found(shape_model):
-    widths, shares = kernel_shares(left_out_fields(shape_model.means[2], 16.0, 0.0), shape_model.means[2])
-    assert shares[widths.index(16.0)] > 0.75
+    for width in (16.0, 5.0):
+        widths, shares = kernel_shares(left_out_fields(shape_model.means[2], width, 0.0), shape_model.means[2])
+        assert shares[widths.index(width)] > 0.75
 
 
 def test_the_correlation_between_levels_is_found(shape_model):
@@ -60,10 +64,30 @@ def test_sampled_shapes_are_as_far_from_the_model_as_the_people_left_out(shape_m
     errors = np.column_stack([goal_mean, goal_rest])
     left_out = LeftOut((0, 12), errors, errors, fields.offsets[:5], np.arange(5), np.arange(5), np.arange(5))
     model = calibrate(small, left_out, count=12)
-    found = sampled_amplitude(make_sampler(model), 15, seed=5)
-    np.testing.assert_allclose(found.to_mean_mm, goal_mean, rtol=0.2)
-    np.testing.assert_allclose(found.left_over_mm, goal_rest, rtol=0.1)
-    np.testing.assert_allclose(model.spread.left_over_mm, goal_rest)
+    found = sampled_amplitude(make_sampler(model), 12)  # the spines it was scaled with: it converged
+    goal = goal_amplitude(left_out)
+    np.testing.assert_allclose(found.to_mean_mm, goal.to_mean_mm, rtol=0.05)
+    np.testing.assert_allclose(found.left_over_mm, goal.left_over_mm, rtol=0.1)
+    np.testing.assert_allclose(model.spread.left_over_mm, goal.left_over_mm)
+
+
+def test_the_goal_of_a_level_with_few_people_is_drawn_to_that_of_all():
+    levels = np.array([0] * 20 + [4])
+    errors = np.where(levels[:, None] == 4, [2.0, 1.0], [1.0, 0.5])
+    goal = goal_amplitude(LeftOut((0, 9), errors, errors, np.zeros((21, 4, 3)), np.arange(21), levels, np.arange(21)))
+    assert goal.to_mean_mm[0] == pytest.approx(1.0, abs=0.02)
+    assert goal.to_mean_mm[4] == pytest.approx((2.0 + 5.0 * 22.0 / 21.0) / 6.0)
+    assert goal.left_over_mm[4] == pytest.approx(goal.to_mean_mm[4] / 2.0)
+
+
+def test_what_is_left_over_is_that_of_people_left_out(shape_model):
+    normals = np.stack([along_normals(np.tile(axis, (1, shape_model.means.shape[1], 1)), shape_model.means[1],
+                                      shape_model.faces)[0] for axis in np.eye(3)], axis=1)
+    levels = np.full(6, 1)
+    flat = np.ones((6, 2))
+    offsets = np.random.default_rng(4).choice([-0.7, 0.7], 6)[:, None, None] * normals
+    left_out = LeftOut((0, 1), flat, flat, offsets, np.arange(6), levels, np.arange(6))
+    np.testing.assert_allclose(_residual_sd(left_out, shape_model.means, shape_model.faces)[1], 0.7, rtol=1e-6)
 
 
 def test_the_correlation_of_a_mode_is_drawn_to_that_of_all_modes(shape_model):
@@ -77,6 +101,38 @@ def test_the_correlation_of_a_mode_is_drawn_to_that_of_all_modes(shape_model):
     assert found[0] > 0.9
 
 
+def test_generated_spines_tell_neither_the_size_nor_the_correlation_of_modes(shape_model):
+    """Real people: one mode of size 2, levels unrelated. Generated ones: of size 9, levels alike."""
+    random = np.random.default_rng(10)
+    field = shape_model.modes[0]
+    real, generated = random.choice([-2.0, 2.0], size=80), np.repeat(9.0 * random.normal(size=40), 2)
+    scores = np.concatenate([real, generated])
+    shapes = np.stack([shape_model.means[1 + row % 2] + score * field for row, score in enumerate(scores)])
+    groups = np.repeat([0, 1], 80)
+    people = People(shapes, np.tile([1, 2], 80), np.repeat(np.arange(80), 2), np.zeros(160, int), groups,
+                    np.ones(160), np.ones(160))
+    statistics = analyse(people, shape_model.body, 1)
+    assert mode_correlation(people, statistics)[0] < 0.3
+    offsets = statistics.residuals[:80]
+    size = statistics.values[0] * _mode_sd(people, statistics)[1:3, 0]
+    np.testing.assert_allclose(size, np.sqrt(np.mean(np.sum(offsets**2, axis=1))), rtol=0.1)
+
+
+def test_the_spread_cannot_be_changed_unseen_and_earlier_files_load(shape_model, tmp_path, monkeypatch):
+    path = tmp_path / "m.safetensors"
+    save_shape_model(path, shape_model, METADATA)
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b"process_correlation\\\": 0.0", b"process_correlation\\\": 0.5"))
+    assert path.read_bytes() != data
+    with pytest.raises(BadModel, match="SHA-256"):
+        load_shape_model(path)
+    monkeypatch.setattr(module, "FORMAT", module.EARLIER)
+    monkeypatch.setattr(module, "content_hash", lambda arrays, spread="", hashed=module.content_hash: hashed(arrays))
+    save_shape_model(path, shape_model, METADATA)
+    monkeypatch.undo()
+    assert load_shape_model(path)[1]["format"] == module.EARLIER
+
+
 def test_a_models_spread_is_stored_with_it_and_a_damaged_one_refused(shape_model, tmp_path):
     spread = Spread((8.0, 16.0), (0.4, 0.6), (1.0, 1.1, 1.2, 1.3, 1.4), 0.2, (0.9,) * 5, (1.2,) * 5, (0.7,) * 5)
     path = tmp_path / "m.safetensors"
@@ -84,7 +140,7 @@ def test_a_models_spread_is_stored_with_it_and_a_damaged_one_refused(shape_model
     assert load_shape_model(path)[0].spread == spread
     data = path.read_bytes()
     path.write_bytes(data.replace(b"process_sd_mm", b"process_ed_mm"))
-    with pytest.raises(BadModel, match="spread"):
+    with pytest.raises(BadModel, match="SHA-256"):
         load_shape_model(path)
 
 
