@@ -87,7 +87,7 @@ def patches(volume: Volume, scene: Scene) -> np.ndarray:
 
 def test_the_cbct_reads_back_and_holds_the_ct_s_bone(scene: Scene, tmp_path: Path) -> None:
     """Spongiosa has the CT's Hounsfield units: within 1.5 without noise, within four standard errors with it."""
-    settings = cbct.CbctSettings(spacing=2.0, cupping=0.0, truncation=0.0)
+    settings = cbct.CbctSettings(spacing=1.0, cupping=0.0, truncation=0.0)
     volume = cbct.simulate(scene, settings, 0)
     read = read_series(cbct.write_series(volume, tmp_path)).volume
     assert (read.values == volume.values).all()
