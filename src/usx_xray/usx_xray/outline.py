@@ -24,11 +24,11 @@ class OutlineSettings:
     confidence of about 0.1."""
 
     spacing: float = 1.0
-    reach: float = 4.0
+    reach: float = 5.0
     step: float = 0.25
     corner: float = 4.0
     smooth: float = 0.08
-    stay: float = 0.015
+    stay: float = 0.006
     final_sigma: float = 1.5
     support: float = 3.0
     inner_band: tuple[float, float] = (0.5, 2.5)
