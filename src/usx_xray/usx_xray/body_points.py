@@ -11,6 +11,8 @@ from usx_xray.bodies import Body, filled
 from usx_xray.geometry import XrayGeometry
 
 MOST_POINTS_PER_BODY = 20_000
+FINER = 8
+"""Cells per grid step when looking which points of the grid lie inside."""
 
 
 def bodies_to_points(bodies: Sequence[Body], geometry: XrayGeometry,
@@ -35,7 +37,8 @@ def points_inside(outline: NDArray, spacing: float) -> NDArray[np.float64]:
     spacing = max(spacing, float(np.sqrt(np.prod(high - low) / MOST_POINTS_PER_BODY)))
     first = np.ceil(low / spacing).astype(int)
     count = np.maximum(np.floor(high / spacing).astype(int) - first + 1, 1)
-    mask = filled(outline / spacing - first, (int(count[1]), int(count[0])))
+    # Filling counts every pixel that the outline touches as inside: too many where a pixel is a whole grid step.
+    mask = filled((outline / spacing - first) * FINER, (int(count[1]) * FINER, int(count[0]) * FINER))[::FINER, ::FINER]
     rows, columns = np.nonzero(mask)
     return (np.column_stack([columns, rows]) + first) * spacing
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass, field
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,7 +26,8 @@ EDGE_STEP = 0.5
 @dataclass(frozen=True)
 class BoxPrior:
     """What is known before looking, mm and rad; ``*_sigma`` are one standard deviation, weights are in units of the
-    mean edge score of one side (-1 .. 1)."""
+    mean edge score of one side (-1 .. 1). ``tolerance``: how far an edge may lie off its side; ``wall`` is the distance
+    from the outer to the inner edge of a bony wall, ``wall_weight`` what the inner one counts."""
 
     depth: float = 35.0
     depth_sigma: float = 4.5
@@ -35,6 +37,9 @@ class BoxPrior:
     angle_sigma: float = float(np.radians(15.0))
     weight: float = 0.15
     end_plate_weight: float = 1.3
+    wall: float = 1.5
+    wall_weight: float = 0.3
+    tolerance: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -96,10 +101,11 @@ def _scores(patch: Patch, polarity: float, prior: BoxPrior, search: BoxSearch) -
     low_u, high_u = _side_positions(search.depths, search)
     low_v, high_v = _side_positions(search.heights, search)
     # Bone is bright: the image rises on entering a low side and falls on leaving a high one.
-    top = _side_means(patch.along_v * polarity, low_v, low_u, high_u, patch, search.corner)
-    bottom = _side_means(patch.along_v * -polarity, high_v, low_u, high_u, patch, search.corner)
-    left = _side_means((patch.along_u * polarity).T, low_u, low_v, high_v, patch, search.corner)
-    right = _side_means((patch.along_u * -polarity).T, high_u, low_v, high_v, patch, search.corner)
+    along_u, along_v = patch.along_u.T * polarity, patch.along_v * polarity
+    top = _side_means(_walls(along_v, 1, patch.step, prior), low_v, low_u, high_u, patch, search.corner)
+    bottom = _side_means(_walls(along_v, -1, patch.step, prior), high_v, low_u, high_u, patch, search.corner)
+    left = _side_means(_walls(along_u, 1, patch.step, prior), low_u, low_v, high_v, patch, search.corner)
+    right = _side_means(_walls(along_u, -1, patch.step, prior), high_u, low_v, high_v, patch, search.corner)
     penalty_u = _extent_prior(low_u, high_u, prior.depth, prior.depth_sigma, prior.click_sigma, search.depths)
     penalty_v = _extent_prior(low_v, high_v, prior.height, prior.height_sigma, prior.click_sigma, search.heights)
     weight = prior.end_plate_weight
@@ -107,6 +113,18 @@ def _scores(patch: Patch, polarity: float, prior: BoxPrior, search: BoxSearch) -
     total += weight * top.transpose(1, 2, 0)[:, :, :, None] - prior.weight * penalty_u[:, :, None, None]
     total += weight * bottom.transpose(1, 2, 0)[:, :, None, :] - prior.weight * penalty_v[None, None, :, :]
     return total
+
+
+def _walls(rises: NDArray, inwards: int, step: float, prior: BoxPrior) -> NDArray[np.float32]:
+    """Evidence (n, n) that a side lies on a row: the image rises inwards (``inwards`` 1 down the rows, -1 up), and
+    falls again behind a wall of compact bone, which is all that is seen of the posterior wall before the pedicles.
+
+    The best within the tolerance counts: the rectangles are coarse, and real sides are hollow and not at right angles.
+    """
+    rises = rises * inwards
+    falls = -np.roll(rises, -inwards * round(prior.wall / step), axis=0)  # what comes round is far from any such side
+    walls = rises + prior.wall_weight * np.maximum(falls, 0.0)
+    return np.asarray(cv2.dilate(walls, np.ones((2 * round(prior.tolerance / step) + 1, 1), np.uint8)), np.float32)
 
 
 def _sides(flat: NDArray, search: BoxSearch) -> NDArray[np.float64]:

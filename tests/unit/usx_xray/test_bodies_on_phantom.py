@@ -5,6 +5,7 @@ The aim: outline within 2 mm and Dice of 0.9 at least, with clicks 2 to 3 mm off
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import cv2
@@ -105,3 +106,9 @@ def test_sampled_spines(seed: int, tmp_path: Path) -> None:
 def test_real_spines(subject: str, collapsed: tuple[int, ...], usx_data: Path, tmp_path: Path) -> None:
     """The collapsed L1 of verse004 is no box any more: Dice 0.70 to 0.80, a known limit."""
     check(read_spine(usx_data / "shapes" / subject), 1, tmp_path, (0.88, 2.0), collapsed)
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as name:
+        for number in range(20):
+            check(sample_spine(number).meshes, number, Path(name), (0.0, 20.0))
