@@ -55,7 +55,7 @@ class LiveSweep:
         self._matcher = FrameMatcher(settings.gates, settings.pose_delay, settings.inbox)
         self._inbox: deque[tuple[float, TimedFrame | PoseSample | _Call]] = deque()
         self._lock = threading.Lock()
-        self._frames_inside = 0
+        self._frames_inside = self._bytes_inside = 0
         self._arrivals: dict[int, float] = {}
         self._sweep: Sweep | None = None
         self._number = 0
@@ -73,9 +73,12 @@ class LiveSweep:
     def offer_frame(self, frame: TimedFrame) -> None:
         """Hand over a frame that was counted as received; it will be counted as used or rejected."""
         with self._lock:
-            refused = "shutdown" if self._closed else "busy" if self._frames_inside >= self.settings.inbox else ""
+            full = (self._frames_inside >= self.settings.inbox
+                    or 0 < self._bytes_inside > self.settings.inbox_bytes - frame.image.nbytes)
+            refused = "shutdown" if self._closed else "busy" if full else ""
             if not refused:
                 self._frames_inside += 1
+                self._bytes_inside += frame.image.nbytes
                 self._inbox.append((time.monotonic(), frame))
         if refused:
             self._frames.rejected(refused)
@@ -123,7 +126,9 @@ class LiveSweep:
                 if not self._inbox:
                     break
                 arrival, item = self._inbox.popleft()
-                self._frames_inside -= isinstance(item, TimedFrame)
+                if isinstance(item, TimedFrame):
+                    self._frames_inside -= 1
+                    self._bytes_inside -= item.image.nbytes
             if isinstance(item, _Call):
                 self._answer(item)
             elif isinstance(item, TimedFrame):

@@ -17,7 +17,8 @@ class LiveSettings:
 
     ``update_period``: between updates of the bone surface; ``slice_period``: between live slices.
     ``facts_period``: between updates of the figures that others read.
-    ``inbox``: frames that may wait for the worker, and again for a later pose.
+    ``inbox``: frames that may wait for the worker, and again for a later pose; those waiting for the worker may hold
+    ``inbox_bytes``: a sweep of some seconds on a machine that cannot follow it.
     """
 
     sweep: SweepSettings | None
@@ -26,7 +27,8 @@ class LiveSettings:
     idle_timeout: float = 3.0
     update_period: float = 0.5
     slice_period: float = 0.1
-    inbox: int = 64
+    inbox: int = 512
+    inbox_bytes: int = 256 * 2**20
     facts_period: float = 1.0
 
 

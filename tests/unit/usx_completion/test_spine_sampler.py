@@ -122,7 +122,7 @@ def test_a_narrow_field_has_all_of_its_variance_and_falls_off_as_its_kernel(shap
 
 
 def test_bones_that_cannot_keep_clear_are_refused(shape_model):
-    touching = replace(shape_model, step_mean=0.9 * shape_model.step_mean)
+    touching = replace(shape_model, step_mean=0.5 * shape_model.step_mean)
     with pytest.raises(UsxError, match=r"spine 4: bones overlap by .* in 2 draws"):
         sample_model_spine(make_sampler(touching, SamplerSettings(overlap_mm=0.01, attempts=1, people=2)), 4)
 

@@ -309,6 +309,16 @@ def test_a_flood_is_bounded_and_accounted_for():
     assert rig.account().pending == 0 and rig.account().rejected["shutdown"] == 8
 
 
+def test_a_flood_of_large_frames_is_bounded_by_their_bytes():
+    rig = Rig(inbox_bytes=1)
+    rig.frame(0)  # one is taken whatever its size
+    rig.frame(1)
+    assert rig.account().rejected == {"busy": 1}
+    rig.live.process()
+    rig.frame(2)
+    assert rig.account().rejected == {"busy": 1}
+
+
 def test_a_frozen_tracker_is_noticed():
     rig = Rig()
     for t in range(0, 3000, 10):
