@@ -38,7 +38,8 @@ COLOURS = {"dense": (0.2, 0.8, 0.3, 0.5), "sparse": (0.95, 0.75, 0.1, 0.7), "gap
 FROZEN_AFTER_S = 2.0
 TICK_S = 0.1
 NO_POINTS = SurfacePoints(np.empty((0, 3)), np.empty(0, np.float32))
-TF_STREAM = QoSProfile(depth=100)  # what tf2_ros listeners ask for
+# Poses come at 100 Hz and more, and none may be lost while the machine stalls or kernels are compiled for some seconds.
+TF_STREAM = QoSProfile(depth=2000)
 
 
 class CompoundingNode(Node):
