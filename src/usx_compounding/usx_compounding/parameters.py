@@ -54,7 +54,7 @@ TABLE = (
               check=_rigid),
     Parameter("pose_max_gap", 0.05, "largest distance of two poses to interpolate between, s", 1e-4, 10.0,
               read_only=True),
-    Parameter("pose_staleness", 0.5, "how long, in data time, a frame waits for a later pose, s", 1e-3, 60.0,
+    Parameter("pose_staleness", 10.0, "how long, in data time, a frame waits for a later pose, s", 1e-3, 60.0,
               read_only=True),
     Parameter("pose_max_speed", 500.0, "fastest believable probe, mm/s; 0 = any", 0.0, 1e6, read_only=True),
     Parameter("pose_max_turn_rate", 360.0, "fastest believable turn of the probe, degrees/s; 0 = any", 0.0, 1e6,
