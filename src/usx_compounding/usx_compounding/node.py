@@ -38,8 +38,9 @@ COLOURS = {"dense": (0.2, 0.8, 0.3, 0.5), "sparse": (0.95, 0.75, 0.1, 0.7), "gap
 FROZEN_AFTER_S = 2.0
 TICK_S = 0.1
 NO_POINTS = SurfacePoints(np.empty((0, 3)), np.empty(0, np.float32))
-# Poses come at 100 Hz and more, and none may be lost while the machine stalls or kernels are compiled for some seconds.
+# None may be lost while the machine stalls or kernels are compiled for some seconds; poses come at 100 Hz and more.
 TF_STREAM = QoSProfile(depth=2000)
+IMAGE_STREAM = QoSProfile(depth=250)
 
 
 class CompoundingNode(Node):
@@ -85,7 +86,7 @@ class CompoundingNode(Node):
                           for name in ("start", "stop", "reset", "save")]
 
     def _subscribe(self) -> None:
-        self.create_subscription(Image, "us/image_raw", self._on_image, interface.SENSOR_STREAM)
+        self.create_subscription(Image, "us/image_raw", self._on_image, IMAGE_STREAM)
         if self._values["pose_source"] == "topic":
             self.create_subscription(PoseStamped, "us/pose", self._on_pose, interface.SENSOR_STREAM)
             return
