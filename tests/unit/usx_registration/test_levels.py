@@ -171,8 +171,8 @@ def xray_pose(to_left: bool, turn_deg: float) -> np.ndarray:
                                      np.array([0.0, 15.0, -20.0]) - 700.0 * beam)
 
 
-# How far in front of the arch a body stands differs from person to person, and ultrasound alone cannot tell: of the
-# people 0 to 8, number 3 (5 mm deeper than the mean) is the worst; the others stay within 5 mm.
+# How far in front of the arch a body stands differs from person to person, and ultrasound alone cannot tell: person 3,
+# whose bodies lie deep, shows how far off that can be.
 @pytest.mark.parametrize(("person", "to_left", "turn_deg", "limit"), [
     (1, True, 0.0, 4.0), (3, False, 7.0, 9.0), (7, True, -15.0, 4.0),
 ])
