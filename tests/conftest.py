@@ -14,6 +14,11 @@ settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.register_profile("explore", deadline=None)
 settings.load_profile("repeatable")
 
+# Two workers and the nodes they start share two cores. OpenBLAS' threads spin while they wait for each other: on busy
+# cores that made one triangulation take minutes. The launch files do the same for the nodes.
+for _threads in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
+    os.environ.setdefault(_threads, "1")
+
 if "PYTEST_XDIST_WORKER" in os.environ:  # workers inherit the environment, but must not meet on one domain
     os.environ.pop("ROS_DOMAIN_ID", None)
 os.environ.setdefault("ROS_DOMAIN_ID", str(random.SystemRandom().randint(1, 200)))

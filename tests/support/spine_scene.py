@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
-from scipy.spatial import Delaunay, cKDTree
+from scipy.spatial import ConvexHull, cKDTree
 
 from usx_common.levels import LEVEL_NAMES
 from usx_common.meshes import Mesh, sample_surface
@@ -87,7 +87,8 @@ def body_in_mid_plane(mesh: Mesh, count: int = 800) -> np.ndarray:
         if len(largest) == 2 and np.sum(part == largest[1]) > 0.08 * len(slab):
             body = slab[part == min(largest, key=lambda k: slab[part == k, 1].mean())][:, 1:]
             random = np.random.default_rng(2).uniform(body.min(axis=0), body.max(axis=0), (4 * count, 2))
-            inside = random[Delaunay(body).find_simplex(random) >= 0][:count]
+            planes = ConvexHull(body).equations
+            inside = random[np.all(random @ planes[:, :2].T + planes[:, 2] <= 0.0, axis=1)][:count]
             return np.column_stack([np.full(len(inside), middle), inside])
     raise AssertionError("no body found in the mid-plane")
 
