@@ -16,17 +16,19 @@ from usx_common.transforms import Matrix, apply, invert, make_transform
 from usx_completion.rigid import rotation_matrix
 
 REACH_MM = 5.0
+ACROSS = 0  # joints lie side by side along x, so that this order tells most of them apart
 MARGIN_MM = 3.0  # poses give way by less than this
 TOLERATED_MM = 0.3
 # how freely a pose gives way: radians and mm
 GIVE = np.array([0.01, 0.01, 0.01, 0.3, 0.3, 0.3])
 CONTACT_SD_MM = 2.0
 DENT_MM = 3.0  # how far around a contact the bones give way
+DENT_REACH_MM = 3.0 * DENT_MM
 
 
 @dataclass(frozen=True)
 class Bone:
-    """Points (N, 3) of a vertebra with outward normals, in its own frame, mm, in the order of their z."""
+    """Points (N, 3) of a vertebra with outward normals, in its own frame, mm, in the order of their x."""
 
     points: NDArray[np.float64]
     normals: NDArray[np.float64]
@@ -34,7 +36,7 @@ class Bone:
     @staticmethod
     def of(points: NDArray, normals: NDArray) -> Bone:
         """A bone of these points."""
-        order = np.argsort(points[:, 2], kind="stable")
+        order = np.argsort(points[:, ACROSS], kind="stable")
         return Bone(np.ascontiguousarray(points[order]), normals[order])
 
 
@@ -62,7 +64,7 @@ def near_parts(still: tuple[NDArray, NDArray], moving: tuple[NDArray, NDArray], 
     here, there = _within(still[0], low, high), _within(moved, low, high)
     if len(here) == 0 or len(there) == 0:
         return None
-    here, there = _by_height(still[0], here), _by_height(moved, there)
+    here, there = _in_order(still[0], here), _in_order(moved, there)
     reach = REACH_MM + MARGIN_MM
     near_here = _near(still[0][here], moved[there], reach)
     near_there = _near(moved[there], still[0][here], reach)
@@ -169,19 +171,14 @@ def _contacts_of(shapes: NDArray, normals: NDArray, upper: int, rows: tuple[NDAr
 
 def _dent(points: NDArray, centres: NDArray, pushes: NDArray) -> NDArray[np.float64]:
     """(V, 3) displacements of points that are the mean of the pushes near them and fade farther away."""
-    reach = 3.0 * DENT_MM
-    rows = _within(points, centres.min(axis=0) - reach, centres.max(axis=0) + reach)
-    squared = np.sum((points[rows, None] - centres[None]) ** 2, axis=2)
-    weights = np.exp(-0.5 * squared / DENT_MM**2)
+    rows = _within(points, centres.min(axis=0) - DENT_REACH_MM, centres.max(axis=0) + DENT_REACH_MM)
     result = np.zeros_like(points)
-    # beside a single contact the nearest one counts, among many their mean
-    nearest = weights.max(axis=1, keepdims=True)
-    result[rows] = nearest * (weights @ pushes) / np.maximum(weights.sum(axis=1, keepdims=True), 1e-12)
+    _spread(points, rows, np.ascontiguousarray(centres), np.ascontiguousarray(pushes), result)
     return result
 
 
-def _by_height(points: NDArray, rows: NDArray) -> NDArray[np.int64]:
-    return rows[np.argsort(points[rows, 2], kind="stable")]
+def _in_order(points: NDArray, rows: NDArray) -> NDArray[np.int64]:
+    return rows[np.argsort(points[rows, ACROSS], kind="stable")]
 
 
 def _within(points: NDArray, low: NDArray, high: NDArray) -> NDArray[np.int64]:
@@ -203,14 +200,14 @@ def _inside(points: NDArray, bone: Bone) -> tuple[NDArray, NDArray, NDArray]:
 
 @numba.njit(cache=True, error_model="numpy")
 def _nearest(points: NDArray, surface: NDArray, reach: float) -> tuple[NDArray, NDArray]:  # pragma: no cover - compiled
-    """Distance (N,) and row (N,) of the nearest of the surface's points, which are in the order of their z.
+    """Distance (N,) and row (N,) of the nearest of the surface's points, which are in the order of their x.
 
-    The row is -1 where none is within ``reach``. Search goes up and down from the query's z until z alone is too far:
+    The row is -1 where none is within ``reach``. Search goes up and down from the query's x until x alone is too far:
     for a few hundred points that move at every call this is faster than a tree.
     """
     gaps, rows = np.empty(len(points)), np.full(len(points), -1, np.int64)
-    heights = surface[:, 2].copy()
-    starts = np.searchsorted(heights, points[:, 2])
+    places = surface[:, ACROSS].copy()
+    starts = np.searchsorted(places, points[:, ACROSS])
     for i in range(len(points)):
         x, y, z = points[i, 0], points[i, 1], points[i, 2]
         best = reach * reach
@@ -218,16 +215,16 @@ def _nearest(points: NDArray, surface: NDArray, reach: float) -> tuple[NDArray, 
         going_up, going_down = True, True
         while going_up or going_down:
             if going_up:
-                going_up = up < len(surface) and (heights[up] - z) ** 2 < best
+                going_up = up < len(surface) and (places[up] - x) ** 2 < best
                 if going_up:
-                    squared = (surface[up, 0] - x) ** 2 + (surface[up, 1] - y) ** 2 + (heights[up] - z) ** 2
+                    squared = (places[up] - x) ** 2 + (surface[up, 1] - y) ** 2 + (surface[up, 2] - z) ** 2
                     if squared < best:
                         best, rows[i] = squared, up
                     up += 1
             if going_down:
-                going_down = down >= 0 and (heights[down] - z) ** 2 < best
+                going_down = down >= 0 and (places[down] - x) ** 2 < best
                 if going_down:
-                    squared = (surface[down, 0] - x) ** 2 + (surface[down, 1] - y) ** 2 + (heights[down] - z) ** 2
+                    squared = (places[down] - x) ** 2 + (surface[down, 1] - y) ** 2 + (surface[down, 2] - z) ** 2
                     if squared < best:
                         best, rows[i] = squared, down
                     down -= 1
@@ -239,15 +236,37 @@ def _nearest(points: NDArray, surface: NDArray, reach: float) -> tuple[NDArray, 
 def _near(points: NDArray, surface: NDArray, reach: float) -> NDArray:  # pragma: no cover - compiled
     """Whether any of the surface's points, which are in the order of their z, is within ``reach`` of each (N,)."""
     found = np.zeros(len(points), np.bool_)
-    heights = surface[:, 2].copy()
-    starts = np.searchsorted(heights, points[:, 2] - reach)
+    places = surface[:, ACROSS].copy()
+    starts = np.searchsorted(places, points[:, ACROSS] - reach)
     for i in range(len(points)):
         x, y, z = points[i, 0], points[i, 1], points[i, 2]
         row = starts[i]
-        while row < len(surface) and heights[row] <= z + reach:
-            squared = (surface[row, 0] - x) ** 2 + (surface[row, 1] - y) ** 2 + (heights[row] - z) ** 2
+        while row < len(surface) and places[row] <= x + reach:
+            squared = (places[row] - x) ** 2 + (surface[row, 1] - y) ** 2 + (surface[row, 2] - z) ** 2
             if squared < reach * reach:
                 found[i] = True
                 break
             row += 1
     return found
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _spread(points: NDArray, rows: NDArray, centres: NDArray, pushes: NDArray, result: NDArray
+            ) -> None:  # pragma: no cover - compiled
+    """Writes the displacements of the given rows of ``points`` into ``result``; all else of it stays."""
+    for row in rows:
+        total, nearest = 0.0, 0.0
+        x, y, z = 0.0, 0.0, 0.0
+        for k in range(len(centres)):
+            squared = ((points[row, 0] - centres[k, 0]) ** 2 + (points[row, 1] - centres[k, 1]) ** 2
+                       + (points[row, 2] - centres[k, 2]) ** 2)
+            if squared < DENT_REACH_MM**2:
+                weight = np.exp(-0.5 * squared / DENT_MM**2)
+                total += weight
+                nearest = max(nearest, weight)
+                x += weight * pushes[k, 0]
+                y += weight * pushes[k, 1]
+                z += weight * pushes[k, 2]
+        if total > 0.0:  # beside a single contact the nearest one counts, among many their mean
+            result[row, 0], result[row, 1], result[row, 2] = (nearest / total * x, nearest / total * y,
+                                                              nearest / total * z)

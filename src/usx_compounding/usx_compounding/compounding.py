@@ -27,7 +27,7 @@ LARGEST_IMAGE = 2**24  # pixels; "latest" keeps the pixel's index in 24 bits
 class CompoundingSettings:
     """How pixels become voxels. ``rejection_threshold``: darker pixels are left out (0 keeps all, as grey levels).
 
-    ``memory_limit_bytes`` bounds the cells, the old and the new ones together while a volume grows.
+    ``memory_limit_bytes`` bounds the memory of the cells, while a volume grows too.
     """
 
     kind: CellKind = field(default_factory=lambda: CellKind("nearest", "mean"))
@@ -99,7 +99,7 @@ class Compounder:
     @property
     def bytes_held(self) -> int:
         """Memory of the cells."""
-        return 0 if self._region is None else self._region.voxels * self.settings.kind.bytes_per_voxel
+        return 0 if self._region is None else self._taken(self._region).voxels * self.settings.kind.bytes_per_voxel
 
     def needed_region(self, image_to_world: NDArray[np.float64], shape: tuple[int, int]) -> Region:
         """Box that frames of ``shape`` (rows, columns) at these (frames, 4, 4) places would touch."""
@@ -169,19 +169,31 @@ class Compounder:
 
     def _hold(self, needed: Region) -> None:
         """Grow the cells, if need be, so that they hold ``needed``."""
-        if self._region is None or not self._region.holds(needed):
-            kind, limit, spacing = self.settings.kind, self.settings.memory_limit_bytes, self.lattice.spacing
-            target = grown(self._region, needed, self._first or needed)
-            if target.voxels * kind.bytes_per_voxel + self.bytes_held > limit:
-                target = needed if self._region is None else self._region.joined(needed)  # no room to spare
-            check_memory(target, kind.bytes_per_voxel, limit, spacing, self.bytes_held)
-            cells = self._engine.allocate(target.size, kind)
-            if self._region is not None and self._touched is not None:  # what was never touched is zero there as here
-                self._engine.place(self._cells[self._touched.slices_in(self._region)], cells,
-                                   self._touched.slices_in(target))
-            self._region, self._cells = target, cells
-            self._first = self._first or needed
-        self._touched = needed if self._touched is None else self._touched.joined(needed)
+        limit, spacing, each = (self.settings.memory_limit_bytes, self.lattice.spacing,
+                                self.settings.kind.bytes_per_voxel)
+        touched = needed if self._touched is None else self._touched.joined(needed)
+        if self._region is not None and self._region.holds(needed):
+            if self._taken(self._region, touched).voxels * each <= limit:
+                self._touched = touched
+                return
+        old = 0 if self._engine.lazy else self.bytes_held
+        target = grown(self._region, needed, self._first or needed)
+        if self._taken(target, touched).voxels * each + old > limit:
+            target = touched  # no room to spare
+        check_memory(self._taken(target, touched), each, limit, spacing, old)
+        cells = self._engine.allocate(target.size, self.settings.kind)
+        if self._region is not None and self._touched is not None:  # what was never touched is zero there as here
+            self._engine.move(self._cells, self._touched.slices_in(self._region), cells,
+                              self._touched.slices_in(target))
+        self._region, self._cells, self._touched = target, cells, touched
+        self._first = self._first or needed
+
+    def _taken(self, region: Region, touched: Region | None = None) -> Region:
+        """The part of cells of ``region`` that takes memory once ``touched`` is: whole rows of x, which share pages."""
+        touched = touched or self._touched
+        if self._fixed or not self._engine.lazy or touched is None:
+            return region
+        return Region((region.low[0], *touched.low[1:]), (region.high[0], *touched.high[1:]))
 
     def _check_overflow(self, frames: int) -> None:
         """Refuse frames that could overflow a voxel's sums; looks at the cells only when a limit may be near."""

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from usx_compounding.cells import CellKind
 from usx_compounding.mask import Runs
 
+Slices = tuple[slice, slice, slice]
+
 
 @dataclass(frozen=True)
 class Deposit:
@@ -28,13 +30,21 @@ class Deposit:
 
 
 class Engine(Protocol):
-    """Holds no state of its own; ``cells`` is its own kind of array of shape (z, y, x, values per voxel)."""
+    """Holds no state of its own; ``cells`` is its own kind of array of shape (z, y, x, values per voxel).
+
+    ``lazy``: cells that were never touched take no memory, and `move` frees the old cells as it goes.
+    """
+
+    lazy: bool
 
     def allocate(self, size: tuple[int, int, int], kind: CellKind) -> Any:
         """Zeroed cells for ``size`` voxels along x, y, z."""
 
-    def place(self, cells: Any, outer: Any, where: tuple[slice, slice, slice]) -> None:
+    def place(self, cells: Any, outer: Any, where: Slices) -> None:
         """Copy ``cells`` into the part ``where`` (z, y, x) of the larger ``outer``."""
+
+    def move(self, cells: Any, part: Slices, outer: Any, where: Slices) -> None:
+        """Move the ``part`` (z, y, x) of ``cells`` to ``where`` in ``outer``. ``cells`` must not be used any more."""
 
     def deposit(self, cells: Any, kind: CellKind, frames: Deposit) -> None:
         """Add frames to cells; pixels outside are left out."""

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from usx_common.errors import UsxError
 from usx_compounding import kernel_linear, kernel_nearest
 from usx_compounding.cells import CellKind
-from usx_compounding.engine import Deposit, base_limits
+from usx_compounding.engine import Deposit, Slices, base_limits
 from usx_compounding.fixed_point import FRACTION_BITS, pixel_coordinates
 from usx_compounding.mask import Runs
 
@@ -33,6 +33,8 @@ LARGE = 2**22  # bytes
 class NumbaEngine:
     """See `engine.Engine`. ``threads``: how many slabs are worked on at once."""
 
+    lazy = True
+
     def __init__(self, threads: int = 2) -> None:
         if threads < 1:
             raise UsxError(f"{threads} compounding threads: it must be 1 or more")
@@ -42,8 +44,15 @@ class NumbaEngine:
     def allocate(self, size: tuple[int, int, int], kind: CellKind) -> NDArray:
         return _untouched((*size[::-1], kind.values), kind.dtype)
 
-    def place(self, cells: NDArray, outer: NDArray, where: tuple[slice, slice, slice]) -> None:
+    def place(self, cells: NDArray, outer: NDArray, where: Slices) -> None:
         outer[where] = cells
+
+    def move(self, cells: NDArray, part: Slices, outer: NDArray, where: Slices) -> None:
+        pages = _pages_of(cells)
+        for old, new in zip(range(*part[0].indices(len(cells))), range(*where[0].indices(len(outer))), strict=True):
+            outer[new][where[1:]] = cells[old][part[1:]]
+            if pages is not None:
+                _give_back(pages, old * cells.strides[0], cells.strides[0])
 
     def to_numpy(self, cells: NDArray) -> NDArray:
         return cells
@@ -79,10 +88,26 @@ def _untouched(shape: tuple[int, ...], dtype: np.dtype) -> NDArray:
     length = int(np.prod(shape)) * dtype.itemsize
     if length < LARGE or not hasattr(mmap, "MADV_NOHUGEPAGE"):
         return np.zeros(shape, dtype=dtype)
-    pages = mmap.mmap(-1, length)
+    pages = mmap.mmap(-1, length, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # shared ones cannot be given back
     with contextlib.suppress(OSError):  # a kernel without large pages knows no such advice
         pages.madvise(mmap.MADV_NOHUGEPAGE)
     return np.frombuffer(pages, dtype=dtype).reshape(shape)
+
+
+def _pages_of(cells: NDArray) -> mmap.mmap | None:
+    """The pages behind cells of `_untouched`, None for small ones."""
+    base: object = cells
+    while isinstance(base, np.ndarray):
+        base = base.base
+    pages = base.obj if isinstance(base, memoryview) else base
+    return pages if isinstance(pages, mmap.mmap) else None
+
+
+def _give_back(pages: mmap.mmap, start: int, length: int) -> None:
+    """Return the memory of the pages that end within these bytes; what precedes them is not needed any more."""
+    first, last = start // mmap.PAGESIZE * mmap.PAGESIZE, (start + length) // mmap.PAGESIZE * mmap.PAGESIZE
+    if last > first:
+        pages.madvise(mmap.MADV_DONTNEED, first, last - first)
 
 
 def _cuts(steps: NDArray[np.int64], runs: Runs, threads: int, limits: NDArray[np.int64]) -> tuple[int, list[int]]:

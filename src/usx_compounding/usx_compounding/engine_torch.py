@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from usx_common.errors import UsxError
 from usx_compounding.cells import CellKind
-from usx_compounding.engine import Deposit, base_limits
+from usx_compounding.engine import Deposit, Slices, base_limits
 from usx_compounding.fixed_point import FRACTION_BITS, WEIGHT_BITS
 from usx_compounding.mask import run_pixels
 
@@ -23,6 +23,8 @@ FRAMES_AT_ONCE = 4  # bounds the temporary memory: about 80 bytes per pixel
 
 class TorchEngine:
     """See `engine.Engine`. ``device``: "cpu", "cuda", "cuda:1" ... Raises UsxError when that device is not there."""
+
+    lazy = False
 
     def __init__(self, device: str = "cuda") -> None:
         try:
@@ -47,8 +49,11 @@ class TorchEngine:
             raise UsxError(f"{self._device} has no room for a volume of {size} voxels: {str(error).splitlines()[0]}"
                            ) from error
 
-    def place(self, cells: Any, outer: Any, where: tuple[slice, slice, slice]) -> None:
+    def place(self, cells: Any, outer: Any, where: Slices) -> None:
         outer[where] = cells
+
+    def move(self, cells: Any, part: Slices, outer: Any, where: Slices) -> None:
+        self.place(cells[part], outer, where)
 
     def to_numpy(self, cells: Any) -> NDArray:
         return cells.cpu().numpy()

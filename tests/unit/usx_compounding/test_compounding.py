@@ -192,6 +192,31 @@ def test_a_frame_that_does_not_fit_leaves_the_volume_as_it_was():
     assert np.array_equal(compounder.cells(), before) and compounder.region == region
 
 
+def test_a_volume_grows_up_to_the_limit_itself():
+    frames = sweep(12)
+    frames = Frames(frames.images, frames.image_to_world.copy(), frames.stamps, frames.sequences)
+    frames.image_to_world[:, 2, 3] += np.arange(12) * 9.0
+    free = Compounder(CompoundingSettings(KINDS[0]), Lattice(np.eye(4), 1.0), WHOLE, make_engine("numba", 1))
+    for k in range(12):
+        free.add(part(frames, [k]))
+    exact = free.region.voxels * KINDS[0].bytes_per_voxel
+    tight = Compounder(CompoundingSettings(KINDS[0], memory_limit_bytes=exact), Lattice(np.eye(4), 1.0), WHOLE,
+                       make_engine("numba", 1))
+    for k in range(12):
+        tight.add(part(frames, [k]))
+    assert np.array_equal(tight.cells(), free.cells()) and tight.bytes_held == exact
+
+
+def test_moved_cells_are_given_back():
+    engine, kind = make_engine("numba", 1), CellKind("nearest", "mean")
+    old, new = engine.allocate((64, 64, 256), kind), engine.allocate((70, 66, 300), kind)
+    old[3:250, 2:60, 5:] = 7
+    part_of_old, there = np.s_[3:250, 2:60, 5:64], np.s_[10:257, 0:58, 1:60]
+    engine.move(old, part_of_old, new, there)
+    assert (new[there] == 7).all() and new.sum() == 7 * 247 * 58 * 59
+    assert not old[3:249].any()  # pages that were returned read as zeros
+
+
 def test_sums_cannot_overflow_unseen():
     frames = sweep(1)
     compounder = build(frames, CellKind("nearest", "mean"))
