@@ -37,7 +37,8 @@ def draw_volume(path: Path, volume: Volume, bone_mm: NDArray) -> None:
         near = np.abs(bone[:, axis] - index) * spacing[axis] < NEAR_SECTION_MM
         panel.scatter(bone[near, across], bone[near, up], s=3, c="#ff9f1c", linewidths=0)
         where = volume.grid.index_to_world[axis, axis] * index + volume.grid.origin[axis]
-        panel.set_title(f"{AXIS_NAMES[across]}{AXIS_NAMES[up]} at {AXIS_NAMES[axis]} = {where:.0f} mm", color="white", y=0.96)
+        title = f"{AXIS_NAMES[across]}{AXIS_NAMES[up]} at {AXIS_NAMES[axis]} = {where:.0f} mm"
+        panel.set_title(title, color="white", y=0.96)
         panel.set_axis_off()
     _save(figure, path)
 
