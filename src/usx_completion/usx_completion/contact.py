@@ -194,7 +194,7 @@ def _inside(points: NDArray, bone: Bone) -> tuple[NDArray, NDArray, NDArray]:
     nearest = nearest[rows]
     depths = -np.einsum("ni,ni->n", points[rows] - bone.points[nearest], bone.normals[nearest])
     # at an edge the nearest vertex's plane says little: the depth must be most of the distance
-    inside = depths > np.maximum(0.5 * gaps[rows], 0.05)
+    inside = depths > np.maximum(0.3 * gaps[rows], 0.05)
     return rows[inside], depths[inside], nearest[inside]
 
 

@@ -16,7 +16,7 @@ from usx_common.errors import UsxError
 from usx_common.levels import LEVELS
 from usx_common.meshes import Mesh, vertex_normals
 from usx_common.transforms import Matrix, apply, invert, make_transform
-from usx_completion.contact import fit_joints, separate
+from usx_completion.contact import fit_joints, overlaps, separate
 from usx_completion.gaussian_process import Kernel
 from usx_completion.rigid import rotation_matrix
 from usx_completion.shape_model import PACKAGED, ShapeModel, load_shape_model
@@ -160,6 +160,8 @@ def sample_model_spine(sampler: SpineSampler | ShapeModel, seed: int) -> Spine:
             normals = sampler.normals(shapes)
         poses, _ = separate(shapes, normals, sampler.poses(shapes, random), REFERENCE)
         fitted, depth = fit_joints(shapes, normals, poses, limit_mm=settings.overlap_mm)
+        if depth <= settings.overlap_mm:  # joints that drew back have other normals, which may tell of more
+            depth = float(overlaps(fitted, sampler.normals(fitted), poses).max())
         if depth <= settings.overlap_mm:
             return Spine({level: Mesh(apply(pose, shape), faces)
                           for level, shape, pose in zip(LEVELS, fitted, poses, strict=True)},

@@ -7,6 +7,8 @@ be even, as those of marching cubes are.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 
 import numba
@@ -39,10 +41,8 @@ class BoneSurface:
         self.mesh = mesh
         self.low, self.high = mesh.vertices.min(0), mesh.vertices.max(0)
         self._tree = cKDTree(mesh.vertices)
-        order = np.argsort(mesh.faces.reshape(-1), kind="stable")
-        counts = np.bincount(mesh.faces.reshape(-1), minlength=len(mesh.vertices))
-        self._start = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        self._incident = (order // 3).astype(np.int64)
+        topology = _topology_of(mesh)
+        self._start, self._incident = topology.start, topology.incident
 
     def signed_distance(self, points: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """(N,) mm, negative inside, and the (N, 3) unit directions in which it grows; `points` (N, 3) mm."""
@@ -93,6 +93,37 @@ def overlaps(meshes: dict[str, Mesh]) -> dict[tuple[str, str], float]:
             if LEVELS.index(lower) - LEVELS.index(upper) == 1}
 
 
+@dataclass(frozen=True)
+class _Topology:
+    """Pairs (E, 2) of half edges (face * 3 + corner) that meet, whether every edge has two faces that run along it in
+    opposite directions, and the faces around each vertex: ``incident[start[v]:start[v + 1]]``."""
+
+    pairs: NDArray[np.int64]
+    closed: bool
+    start: NDArray[np.int64]
+    incident: NDArray[np.int64]
+
+
+def _topology_of(mesh: Mesh) -> _Topology:
+    return _topology(np.ascontiguousarray(mesh.faces, np.int64).tobytes(), len(mesh.vertices))
+
+
+@lru_cache(maxsize=8)  # thousands of sampled spines share the faces of one template
+def _topology(faces: bytes, vertices: int) -> _Topology:
+    corners = np.frombuffer(faces, np.int64).reshape(-1, 3)
+    ends = np.stack([corners, np.roll(corners, -1, axis=1)], -1).reshape(-1, 2)
+    keys = ends.min(1) * vertices + ends.max(1)
+    order = np.argsort(keys, kind="stable")
+    pairs = order.reshape(-1, 2) if len(order) % 2 == 0 else order[:-1].reshape(-1, 2)
+    same = keys[pairs[:, 0]] == keys[pairs[:, 1]]
+    opposite = ends[pairs[:, 0], 0] == ends[pairs[:, 1], 1]
+    once = np.diff(keys[pairs[:, 0]]) > 0
+    closed = bool(len(order) % 2 == 0 and same.all() and opposite.all() and once.all())
+    around = np.argsort(corners.reshape(-1), kind="stable") // 3
+    start = np.concatenate([[0], np.cumsum(np.bincount(corners.reshape(-1), minlength=vertices))])
+    return _Topology(pairs, closed, start.astype(np.int64), around.astype(np.int64))
+
+
 def _pseudo_normals(mesh: Mesh) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], bool]:
     """Unit normals of faces (F, 3), pseudo-normals of their edges (F, 3, 3), unit ones of vertices (V, 3), and whether
     every edge has two faces that run along it in opposite directions."""
@@ -102,14 +133,8 @@ def _pseudo_normals(mesh: Mesh) -> tuple[NDArray[np.float64], NDArray[np.float64
     ahead, back = np.roll(corners, -1, axis=1) - corners, np.roll(corners, 1, axis=1) - corners
     across: NDArray[np.float64] = np.cross(ahead[:, 0], back[:, 0])
     normals = _unit(across)
-    ends = np.stack([mesh.faces, np.roll(mesh.faces, -1, axis=1)], -1).reshape(-1, 2).astype(np.int64)
-    keys = ends.min(1) * len(mesh.vertices) + ends.max(1)
-    order = np.argsort(keys, kind="stable")
-    pairs = order.reshape(-1, 2) if len(order) % 2 == 0 else order[:-1].reshape(-1, 2)
-    same = keys[pairs[:, 0]] == keys[pairs[:, 1]]
-    opposite = ends[pairs[:, 0], 0] == ends[pairs[:, 1], 1]
-    once = np.diff(keys[pairs[:, 0]]) > 0
-    closed = bool(len(order) % 2 == 0 and same.all() and opposite.all() and once.all())
+    topology = _topology_of(mesh)
+    pairs, closed = topology.pairs, topology.closed
     edges = np.repeat(normals, 3, axis=0)
     sums = edges[pairs[:, 0]] + edges[pairs[:, 1]]
     edges[pairs[:, 0]] = sums
