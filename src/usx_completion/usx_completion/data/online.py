@@ -9,7 +9,7 @@ from usx_completion.data.examination import Examination, LevelSample
 from usx_completion.data.generate import Maker, Task
 from usx_completion.data.presets import SampleSettings
 from usx_completion.data.spine_sample import SpineSample
-from usx_completion.data.spine_source import SourceChoice
+from usx_completion.data.spine_source import SourceChoice, SpineSource
 
 MOST_FAILURES = 50
 
@@ -28,6 +28,11 @@ class OnlineSpines:
         choice = source or SourceChoice(seed=seed)
         self._maker = Maker(Task(choice, settings or SampleSettings(), seed))
         self._worker, self._workers, self._first = worker, workers, first
+
+    @property
+    def source(self) -> SpineSource:
+        """Where the true spines come from."""
+        return self._maker.source
 
     def spine(self, index: int) -> list[LevelSample]:
         """The samples of spine ``index`` of the sequence, whichever worker asks."""

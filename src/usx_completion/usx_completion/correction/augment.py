@@ -1,0 +1,122 @@
+"""Training scenes made harder: what goes wrong between a scanner, an X-ray and a registration.
+
+One set of people serves many examples this way. Every number is a field of `AugmentSettings`; the draw of a seed is
+always the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from usx_common.transforms import make_transform
+from usx_completion.correction.examples import Example
+from usx_completion.correction.scene import Scene
+from usx_completion.rigid import rotation_matrix
+
+
+@dataclass(frozen=True)
+class AugmentSettings:
+    """mm, radians and probabilities. ``blind``: the X-ray is missing; ``deaf``: nearly all ultrasound is missing."""
+
+    blind: float = 0.2
+    body_hidden: float = 0.04
+    displaced: float = 0.6
+    xray_shift_sd: float = 3.5
+    xray_turn_sd: float = 0.045
+    plane_shift_sd: float = 4.0
+    outline_scale_sd: float = 0.015
+    noise_most: float = 1.0
+    thinned_least: float = 0.35
+    cut: float = 0.15
+    holes: int = 5
+    hole_mm: float = 12.0
+    stray: float = 0.03
+    unlabelled: float = 0.1
+    mislabelled: float = 0.04
+    deaf: float = 0.03
+    common_turn_sd: float = 0.03
+    common_move_sd: float = 1.5
+    level_turn_sd: float = 0.035
+    level_move_sd: float = 1.2
+
+
+def augmented(example: Example, settings: AugmentSettings, random: np.random.Generator) -> Example:
+    """Another look at the same bones: the truth stays, the scene gets worse."""
+    scene, displaced = example.scene, example.displaced
+    blind = random.random() < settings.blind
+    poses = example.blind_poses if blind else scene.poses
+    scene = replace(scene, poses=_jittered(poses, settings, random))
+    if blind:
+        scene = replace(scene, shown=np.zeros_like(scene.shown))
+    else:
+        scene, displaced = _xray(scene, displaced, settings, random)
+    return Example(_ultrasound(scene, settings, random, deaf=not blind and random.random() < settings.deaf),
+                   example.vertices, example.blind_poses, displaced)
+
+
+def _jittered(poses: NDArray, settings: AugmentSettings, random: np.random.Generator) -> NDArray[np.float64]:
+    amount = random.random()
+    middle = poses[:, :3, 3].mean(axis=0)
+    about = make_transform(np.eye(3), middle)
+    common = make_transform(rotation_matrix(amount * settings.common_turn_sd * random.standard_normal(3)),
+                            amount * settings.common_move_sd * random.standard_normal(3))
+    own = [make_transform(rotation_matrix(amount * settings.level_turn_sd * random.standard_normal(3)),
+                          amount * settings.level_move_sd * random.standard_normal(3)) for _ in poses]
+    return about @ common @ np.linalg.inv(about) @ poses @ np.stack(own)
+
+
+def _xray(scene: Scene, displaced: NDArray, settings: AugmentSettings, random: np.random.Generator
+          ) -> tuple[Scene, NDArray[np.float32]]:
+    """The X-ray shifted and turned in its plane and out of it, a little too large, bodies missing."""
+    shown = scene.shown & (random.random(len(scene.shown)) >= settings.body_hidden)
+    if random.random() >= settings.displaced:
+        return replace(scene, shown=shown), displaced
+    amount = random.random() + 0.5
+    shift = amount * settings.xray_shift_sd * random.standard_normal(2)
+    angle = amount * settings.xray_turn_sd * random.standard_normal()
+    size = 1.0 + settings.outline_scale_sd * random.standard_normal()
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    middle = scene.outlines[scene.shown].mean(axis=(0, 1))
+    outlines = (scene.outlines - middle) @ (size * turn).T + middle + shift
+    moved = 0.5 * (outlines.min(axis=1) + outlines.max(axis=1) - scene.outlines.min(axis=1)
+                   - scene.outlines.max(axis=1))
+    plane = scene.plane.copy()
+    plane[0] += settings.plane_shift_sd * random.standard_normal() * plane[1]
+    return (replace(scene, outlines=outlines.astype(np.float32), shown=shown, plane=plane,
+                    outline_normals=(scene.outline_normals @ turn.T).astype(np.float32)),
+            (displaced - moved).astype(np.float32))
+
+
+def _ultrasound(scene: Scene, settings: AugmentSettings, random: np.random.Generator, deaf: bool) -> Scene:
+    """Points lost, moved, added, and given to the wrong level."""
+    points, labels = scene.points.astype(np.float64), scene.labels.copy()
+    keep = random.random(len(points)) < random.uniform(settings.thinned_least, 1.0)
+    if random.random() < settings.cut:
+        side = random.standard_normal(3) * [1.0, 0.3, 0.7]
+        across = points @ (side / np.linalg.norm(side))
+        keep &= across < np.quantile(across, random.uniform(0.6, 0.95))
+    for _ in range(random.integers(0, settings.holes + 1)):
+        centre = points[random.integers(len(points))]
+        keep &= np.sum((points - centre) ** 2, axis=1) > random.uniform(0.3, 1.0) * settings.hole_mm**2
+    if deaf:
+        keep &= random.random(len(points)) < 0.05
+    if keep.sum() < 100:
+        keep[:] = True
+    points, labels = points[keep], labels[keep]
+    noise = random.uniform(0.0, settings.noise_most)
+    points = points + noise * random.standard_normal(points.shape)
+    if random.random() < 0.5:
+        count = random.integers(0, int(settings.stray * len(points)) + 1)
+        low, high = points.min(axis=0), points.max(axis=0)
+        points = np.concatenate([points, random.uniform(low, high, (count, 3))])
+        labels = np.concatenate([labels, random.integers(0, 6, count).astype(np.int8)])
+    luck = random.random()
+    if luck < settings.unlabelled:
+        labels = np.zeros_like(labels)
+    elif luck < settings.unlabelled + settings.mislabelled:  # as after a count that is off by one
+        step = random.choice([-1, 1])
+        labels = np.where(labels > 0, np.clip(labels + step, 1, 5), 0).astype(np.int8)
+    return replace(scene, points=points.astype(np.float32), labels=labels)

@@ -1,0 +1,75 @@
+"""Completion by the correction network: the same questions and answers as `completion.ShapeModelCompletion`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from usx_common.errors import UsxError
+from usx_common.levels import LEVELS
+from usx_common.meshes import Mesh, vertex_normals
+from usx_common.transforms import apply
+from usx_completion.completion import CompletedLevel, Completion
+from usx_completion.contact import fit_joints
+from usx_completion.correction.network import CorrectionNetwork, State
+from usx_completion.correction.reading import Batch
+from usx_completion.correction.scene import Scene, make_scene
+from usx_completion.correction.weights import load_network
+from usx_completion.observation import ObservationSettings, observe
+from usx_completion.shape_model import PACKAGED_REAL, ShapeModel, load_shape_model
+
+
+class CorrectionCompletion:
+    """Answers one partial spine at a time; holds no state between calls. ``device``: "cpu" or "cuda"."""
+
+    def __init__(self, network: CorrectionNetwork, model: ShapeModel, sigma_scale: float = 1.0,
+                 device: str = "cpu", settings: ObservationSettings | None = None) -> None:
+        self._network, self._model = network.to(device).eval(), model
+        self._scale, self._device = sigma_scale, device
+        self._settings = settings or ObservationSettings()
+
+    @staticmethod
+    def load(path: Path, device: str = "cpu", settings: ObservationSettings | None = None) -> CorrectionCompletion:
+        """From a file of weights and the packaged shape model of real people. Raises BadModel."""
+        model, metadata = load_shape_model(PACKAGED_REAL)
+        network, card = load_network(path, model, metadata["sha256"])
+        return CorrectionCompletion(network, model, float(card.get("sigma_scale", 1.0)), device, settings)
+
+    def complete(self, points: NDArray, labels: NDArray, sources: NDArray) -> Completion:
+        """Complete vertebrae of a partial spine: ``points`` (N, 3) mm, frame spine; ``labels``, ``sources`` (N,).
+
+        The answer depends on this cloud alone. Raises BadPartial for a cloud that cannot be used at all.
+        """
+        observation = observe(points, labels, sources, self._settings)
+        try:
+            scene, reasons = make_scene(self._model, observation)
+        except UsxError as error:
+            return Completion({}, {**observation.reasons, **dict.fromkeys(LEVELS, str(error))}, observation.dropped)
+        local, poses, sigma, shift = self._answer(scene)
+        normals = np.stack([vertex_normals(Mesh(shape, self._model.faces)) for shape in local])
+        local, _ = fit_joints(local, normals, poses)
+        levels = {level: CompletedLevel(Mesh(apply(poses[k], local[k]), self._model.faces), sigma[k], poses[k])
+                  for k, level in enumerate(LEVELS) if scene.placed[k]}
+        return Completion(levels, {level: reason for level, reason in {**observation.reasons, **reasons}.items()
+                                   if level not in levels}, observation.dropped, shift)
+
+    def _answer(self, scene: Scene) -> tuple[NDArray, NDArray, NDArray, NDArray]:
+        """(L, V, 3) local vertices, (L, 4, 4) poses, (L, V) sigma, mm, and (3,) the X-ray's correction."""
+        with torch.inference_mode():
+            state: State = self._network(Batch.of([scene], self._device))[-1]
+            local = self._network.local(state)[0].double().cpu().numpy()
+            poses = _rigid(state.poses[0].double().cpu().numpy())
+            sigma = self._scale * torch.exp(state.log_sigma[0]).double().cpu().numpy()
+        across = np.append(state.xray[0, :2].cpu().numpy().astype(float), 0.0)
+        return local, poses, sigma, across
+
+
+def _rigid(poses: NDArray) -> NDArray[np.float64]:
+    """Poses whose rotations are exact: float32 products drift by 1e-6."""
+    left, _, right = np.linalg.svd(poses[:, :3, :3])
+    poses = poses.copy()
+    poses[:, :3, :3] = left @ right
+    return poses

@@ -1,0 +1,87 @@
+"""Training examples of the correction network: a scene, the true vertices, and how far the X-ray is displaced."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from usx_common.errors import UsxError
+from usx_common.levels import LEVELS, SOURCE_ULTRASOUND, SOURCE_XRAY, label_of_level
+from usx_completion.correction.scene import Scene, make_scene
+from usx_completion.correction.start import all_poses, starting_poses
+from usx_completion.data.crop import observed_rows
+from usx_completion.data.examination import Examination
+from usx_completion.data.mean_chain import MeanChain
+from usx_completion.data.online import OnlineSpines
+from usx_completion.data.presets import SampleSettings, preset_named
+from usx_completion.data.spine_source import SourceChoice, mean_chain_of
+from usx_completion.observation import SpineObservation, observe
+from usx_completion.outline import silhouette
+from usx_completion.shape_model import ShapeModel
+
+LABELS_STREAM = 0x4C41424C
+
+
+@dataclass(frozen=True)
+class Example:
+    """``vertices`` (L, V, 3) float32, the truth, mm, frame spine; ``blind_poses`` (L, 4, 4): the start without the
+    X-ray; ``displaced`` (L, 2): from where the outline's middle is to where the true body's is, in the plane, mm."""
+
+    scene: Scene
+    vertices: NDArray[np.float32]
+    blind_poses: NDArray[np.float64]
+    displaced: NDArray[np.float32]
+
+
+def partial_cloud(observed: Examination, chain: MeanChain, seed: int, rule: str = "nearest_mean", preset: str = "paper"
+                  ) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
+    """Points, labels and sources as registration hands them on; labels by a crop rule that knows no truth."""
+    random = np.random.default_rng(np.random.SeedSequence([LABELS_STREAM, seed]))
+    rows = observed_rows(observed.seen, observed.bodies, chain, preset_named(preset, rule).crop, random)
+    points = [observed.seen.points]
+    labels = [np.zeros(len(points[0]), np.int64)]
+    for level in LEVELS:
+        labels[0][rows[level]] = label_of_level(level)
+    for level, body in observed.bodies.items():
+        points.append(body.filled)
+        labels.append(np.full(len(body.filled), label_of_level(level)))
+    sources = np.repeat([SOURCE_ULTRASOUND, SOURCE_XRAY], [len(labels[0]), sum(map(len, labels[1:]))])
+    return np.concatenate(points), np.concatenate(labels), sources
+
+
+class ExampleMaker:
+    """Examples by number: every ``share``-th of a round of presets is of that preset. Deterministic."""
+
+    def __init__(self, model: ShapeModel, seed: int, presets: tuple[str, ...] = ("paper", "realistic"),
+                 source: str = "real") -> None:
+        self._model, self._seed, self._presets = model, seed, presets
+        choice = SourceChoice(source, seed)
+        self._spines = {name: OnlineSpines(seed, SampleSettings(preset_named(name)), choice) for name in set(presets)}
+        self._chain = mean_chain_of(self._spines[presets[0]].source)
+
+    def example(self, number: int) -> Example:
+        """Example ``number``. Raises UsxError for a spine of which too little was seen."""
+        preset = self._presets[number % len(self._presets)]
+        truth, observed = self._spines[preset].examined(number)
+        cloud = partial_cloud(observed, self._chain, self._seed * 2**32 + number, preset=preset)
+        observation = observe(*cloud)
+        scene, _ = make_scene(self._model, observation)
+        if not scene.shown.all():
+            raise UsxError(f"example {number}: an outline is missing")
+        blind = SpineObservation(observation.points, observation.labels)
+        poses = all_poses(self._model, starting_poses(self._model, blind).poses)
+        vertices = np.stack([truth.meshes[level].vertices for level in LEVELS]).astype(np.float32)
+        return Example(scene, vertices, poses, displacement(self._model, observation, vertices))
+
+
+def displacement(model: ShapeModel, observation: SpineObservation, vertices: NDArray) -> NDArray[np.float32]:
+    """(L, 2) mm in the X-ray's plane from the middle of each outline to the middle of the true body's silhouette."""
+    assert observation.plane is not None
+    result = np.zeros((len(LEVELS), 2), np.float32)
+    for index, level in enumerate(LEVELS):
+        flat = observation.plane.flatten(vertices[index][model.body])
+        rim, seen = flat[silhouette(flat)], observation.outlines[level].points
+        result[index] = 0.5 * (rim.min(axis=0) + rim.max(axis=0) - seen.min(axis=0) - seen.max(axis=0))
+    return result

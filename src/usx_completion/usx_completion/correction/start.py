@@ -1,0 +1,128 @@
+"""Where the prior is put before the network corrects it: usual vertebrae, placed by the X-ray or by the ultrasound."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from usx_common.levels import LEVELS, label_of_level
+from usx_common.meshes import Mesh, vertex_normals
+from usx_common.transforms import Matrix, apply, invert, make_transform
+from usx_completion.observation import SpineObservation
+from usx_completion.placement import Placement, place, usual_step
+from usx_completion.rigid import rotation_matrix
+from usx_completion.shape_model import ShapeModel
+
+FACING_BACK = 0.3  # y of a normal that ultrasound can meet
+SCALES_MM = (15.0, 12.0, 10.0, 8.0, 6.0, 5.0, 4.0, 4.0)
+CLOSE_MM = (8.0, 6.0, 5.0, 4.0)
+TURN_SD_RAD, MOVE_SD_MM = 0.1, 5.0  # how far a level is from its usual tilt, and from the first guess
+LOOSE_MM = 6.0  # by how much a level's place may differ from that of the spine as a whole
+
+
+def starting_poses(model: ShapeModel, observation: SpineObservation, smallest_level: int = 60) -> Placement:
+    """``level_to_spine`` of every level that can be told, and the reasons for the others.
+
+    With outlines of bodies as `placement.place` does; without, by the labels of the ultrasound, each level by its own
+    points; without labels by the five spinous processes.
+    """
+    labelled = {level: observation.count(label_of_level(level)) for level in LEVELS}
+    if observation.outlines or not any(count >= smallest_level for count in labelled.values()):
+        return _onto_arches(model, observation, place(model, observation, smallest_level), labelled, smallest_level)
+    seen = {LEVELS.index(level): observation.points[observation.labels == label_of_level(level)]
+            for level in LEVELS if labelled[level] >= smallest_level}
+    poses = {LEVELS[index]: pose for index, pose in _by_own_points(model, seen).items()}
+    reasons = {level: f"{labelled[level]} ultrasound points after thinning; {smallest_level} are needed"
+               for level in LEVELS if level not in poses}
+    return Placement(poses, {**observation.reasons, **reasons})
+
+
+def _onto_arches(model: ShapeModel, observation: SpineObservation, placed: Placement, labelled: Mapping[str, int],
+                 smallest: int) -> Placement:
+    """Bodies placed by the X-ray alone leave the tilt about it and left-right open: the level's own points tell."""
+    poses = dict(placed.poses)
+    for level, pose in placed.poses.items():
+        if labelled[level] >= smallest:
+            points = observation.points[observation.labels == label_of_level(level)]
+            poses[level] = _fit(*_seen_side(model, LEVELS.index(level), pose), points, np.eye(4), CLOSE_MM) @ pose
+    return Placement(poses, placed.reasons)
+
+
+def _by_own_points(model: ShapeModel, seen: Mapping[int, NDArray]) -> dict[int, Matrix]:
+    """The mean spine moved as a whole onto points seen from behind; then every level onto its own.
+
+    As a whole first, because processes look alike from level to level: one level alone may settle on its neighbour.
+    """
+    chain = mean_chain(model)
+    sides = {index: _seen_side(model, index, chain[index]) for index in seen}
+    gaps = {index: _middle(points) - _middle(sides[index][0]) for index, points in seen.items()}
+    common = np.median(list(gaps.values()), axis=0)
+    poses = {}
+    for index, points in seen.items():
+        start = common + np.clip(gaps[index] - common, -LOOSE_MM, LOOSE_MM)
+        motion = _fit(*sides[index], points, make_transform(np.eye(3), start))
+        poses[index] = motion @ chain[index]
+    return poses
+
+
+def mean_chain(model: ShapeModel) -> NDArray[np.float64]:
+    """(L, 4, 4) usual poses of the levels, the middle one at the origin with its usual tilt."""
+    middle = len(LEVELS) // 2
+    pose = make_transform(rotation_matrix(model.tilt_mean[middle]), np.zeros(3))
+    return all_poses(model, {LEVELS[middle]: pose})
+
+
+def _seen_side(model: ShapeModel, index: int, pose: Matrix) -> tuple[NDArray, NDArray]:
+    """Places and normals of the mean vertebra's arch where it looks backwards at a pose.
+
+    The body's back wall does so too, but taken for the arch it would pull the vertebra back by the canal's depth.
+    """
+    mean = apply(pose, model.means[index])
+    normals = vertex_normals(Mesh(mean, model.faces))
+    behind = (normals[:, 1] > FACING_BACK) & ~model.body
+    return mean[behind], normals[behind]
+
+
+def _fit(places: NDArray, directions: NDArray, points: NDArray, motion: Matrix,
+         scales: tuple[float, ...] = SCALES_MM) -> Matrix:
+    """Robust point-to-plane motion of the places onto the points, held near where it begins."""
+    tree, middle = cKDTree(places), places.mean(axis=0)
+    turned, moved = np.zeros(3), np.zeros(3)
+    for scale in scales:
+        local = apply(invert(motion), points)
+        gap, nearest = tree.query(local)
+        normal = directions[nearest]
+        depth = np.einsum("ni,ni->n", local - places[nearest], normal)
+        weight = 1.0 / (1.0 + (gap / scale) ** 2)
+        jacobian = np.concatenate([np.cross(places[nearest] - middle, normal), normal], axis=1)
+        share = 60.0 / max(weight.sum(), 1.0)  # points of one surface share their error
+        prior = np.r_[np.full(3, 1.0 / TURN_SD_RAD**2), np.full(3, 1.0 / MOVE_SD_MM**2)]
+        system = share * jacobian.T @ (weight[:, None] * jacobian) + np.diag(prior)
+        step = np.linalg.solve(system, share * jacobian.T @ (weight * depth) - prior * np.r_[turned, moved])
+        turned, moved = turned + step[:3], moved + step[3:]
+        about = make_transform(np.eye(3), middle)
+        motion = motion @ about @ make_transform(rotation_matrix(step[:3]), step[3:]) @ invert(about)
+    return motion
+
+
+def _middle(points: NDArray) -> NDArray[np.float64]:
+    low, high = np.quantile(points, [0.05, 0.95], axis=0)
+    return 0.5 * (low + high)
+
+
+def all_poses(model: ShapeModel, poses: Mapping[str, Matrix]) -> NDArray[np.float64]:
+    """(L, 4, 4): the poses given, and for missing levels those that follow from the usual step to a neighbour.
+
+    A network sees five levels always; those that were not placed are not answered. ``poses`` must not be empty.
+    """
+    result: dict[int, Matrix] = {LEVELS.index(level): pose for level, pose in poses.items()}
+    for index in range(1, len(LEVELS)):
+        if index not in result and index - 1 in result:
+            result[index] = result[index - 1] @ usual_step(model, index - 1)
+    for index in range(len(LEVELS) - 2, -1, -1):
+        if index not in result:
+            result[index] = result[index + 1] @ invert(usual_step(model, index))
+    return np.stack([result[index] for index in range(len(LEVELS))])

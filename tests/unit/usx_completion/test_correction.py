@@ -1,0 +1,212 @@
+"""The correction network: what it reads, that it starts from the prior, and that it moves with the spine."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.transform import Rotation
+
+from usx_common.errors import UsxError
+from usx_common.levels import LEVELS
+from usx_common.meshes import Mesh, vertex_normals
+from usx_completion.correction import reading
+from usx_completion.correction.augment import AugmentSettings, augmented
+from usx_completion.correction.completion import CorrectionCompletion
+from usx_completion.correction.examples import ExampleMaker, partial_cloud
+from usx_completion.correction.loss import LossSettings, correction_loss, true_normals
+from usx_completion.correction.network import CorrectionNetwork, NetworkSettings, StageSettings, _motion
+from usx_completion.correction.nodes import choose_nodes
+from usx_completion.correction.reading import Batch
+from usx_completion.correction.weights import load_network, save_network
+from usx_completion.shape_model import PACKAGED_REAL, BadModel, load_shape_model
+
+SMALL = NetworkSettings(stages=(StageSettings(160, 16, 1), StageSettings(240, 24, 1)), width=32, heads=2, modes=10)
+
+
+@pytest.fixture(scope="module")
+def real_model():
+    return load_shape_model(PACKAGED_REAL)[0]
+
+
+@pytest.fixture(scope="module")
+def maker(real_model):
+    return ExampleMaker(real_model, 1900)
+
+
+@pytest.fixture(scope="module")
+def examples(maker):
+    return [maker.example(number) for number in range(2)]
+
+
+@pytest.fixture(scope="module")
+def network(real_model):
+    torch.manual_seed(3)
+    network = CorrectionNetwork(real_model, SMALL)
+    with torch.no_grad():  # heads begin at zero; here they shall do something
+        for stage in network.stages:
+            for head in (stage.to_node, stage.to_level, stage.to_spine):
+                head[-1].weight.normal_(0.0, 0.02)
+    return network.eval()
+
+
+def test_nodes_share_every_vertex_out(real_model):
+    nodes = choose_nodes(real_model, 300, 30)
+    again = choose_nodes(real_model, 300, 30)
+    assert np.array_equal(nodes.vertices, again.vertices) and len(np.unique(nodes.vertices)) == 300
+    np.testing.assert_allclose(nodes.spread_weights.sum(axis=1), 1.0, atol=1e-6)
+    assert nodes.tokens == 30 and set(nodes.cluster) == set(range(30))
+    assert (nodes.spread_weights[nodes.vertices, 0] > 0.8).all()  # a node answers for itself
+    with pytest.raises(UsxError, match="5000 nodes"):
+        choose_nodes(real_model, 5000, 30)
+
+
+def test_motions_are_those_of_the_rotation_vector():
+    numbers = torch.randn(7, 6, dtype=torch.float64)
+    found = _motion(numbers.float()).numpy()
+    for row, matrix in zip(numbers.numpy(), found, strict=True):
+        np.testing.assert_allclose(matrix[:3, :3], Rotation.from_rotvec(0.1 * row[:3]).as_matrix(), atol=1e-6)
+        np.testing.assert_allclose(matrix[:3, 3], 5.0 * row[3:], atol=1e-5)
+
+
+def test_an_untrained_network_answers_with_the_prior_where_it_was_placed(real_model, examples):
+    network = CorrectionNetwork(real_model, SMALL)
+    with torch.inference_mode():
+        answer = network.vertices(network(Batch.of([examples[0].scene]))[-1])[0].numpy()
+    poses = examples[0].scene.poses
+    expected = real_model.means @ poses[:, :3, :3].transpose(0, 2, 1) + poses[:, None, :3, 3]
+    np.testing.assert_allclose(answer, expected, atol=1e-3)
+
+
+def test_a_batch_answers_as_its_members_do(network, examples):
+    with torch.inference_mode():
+        both = network.vertices(network(Batch.of([e.scene for e in examples]))[-1])
+        each = [network.vertices(network(Batch.of([e.scene]))[-1]) for e in examples]
+    np.testing.assert_allclose(both.numpy(), torch.cat(each).numpy(), atol=2e-3)
+
+
+def test_the_answer_moves_with_the_spine(network, examples):
+    scene = examples[1].scene
+    turn, move = Rotation.from_euler("xyz", [20.0, -35.0, 50.0], degrees=True).as_matrix(), np.array([80.0, -40, 300])
+    motion = np.eye(4)
+    motion[:3, :3], motion[:3, 3] = turn, move
+    plane = scene.plane @ turn.T
+    plane[0] += move
+    elsewhere = replace(scene, points=(scene.points @ turn.T + move).astype(np.float32),
+                        plane=plane.astype(np.float32), poses=motion @ scene.poses)
+    with torch.inference_mode():
+        here = network.vertices(network(Batch.of([scene]))[-1])[0].numpy()
+        there = network.vertices(network(Batch.of([elsewhere]))[-1])[0].numpy()
+    # the tilt of a level is told to the network; all else must not depend on where the spine lies
+    moved = here @ turn.T + move
+    assert np.abs(there - moved).mean() < 0.2 and np.abs(here - scene.points.mean(axis=0)).max() > 20.0
+
+
+def test_a_translated_spine_gets_the_same_answer(network, examples):
+    scene, move = examples[0].scene, np.array([64.0, -32.0, 128.0], np.float32)  # exact in float32
+    plane = scene.plane.copy()
+    plane[0] += move
+    poses = scene.poses.copy()
+    poses[:, :3, 3] += move
+    with torch.inference_mode():
+        here = network.vertices(network(Batch.of([scene]))[-1])[0].numpy()
+        there = network.vertices(network(Batch.of([replace(scene, points=scene.points + move, plane=plane,
+                                                           poses=poses)]))[-1])[0].numpy()
+    np.testing.assert_allclose(there, here + move, atol=5e-2)
+
+
+def test_a_hidden_xray_has_no_say(network, examples):
+    scene = replace(examples[0].scene, shown=np.zeros(len(LEVELS), bool))
+    other = replace(scene, outlines=scene.outlines + 7.0)
+    with torch.inference_mode():
+        first, second = (network.vertices(network(Batch.of([s]))[-1]) for s in (scene, other))
+    assert torch.equal(first, second)
+
+
+def test_nearest_points_are_the_nearest(examples, real_model):
+    scene = examples[0].scene
+    batch = Batch.of([scene])
+    nodes = choose_nodes(real_model, 160, 16).vertices
+    places = torch.from_numpy(real_model.means[:, nodes].astype(np.float32))[None]
+    normals = torch.from_numpy(np.stack([vertex_normals(Mesh(m, real_model.faces))[nodes] for m in real_model.means])
+                               .astype(np.float32))
+    features, exist = reading.see_ultrasound(batch, batch.poses, places, normals, np.arange(0, 160, 2), 4)
+    pose = scene.poses[2]
+    world = real_model.means[2, nodes] @ pose[:3, :3].T + pose[:3, 3]
+    gaps = np.linalg.norm(world[:, None] - scene.points[None], axis=2)
+    close = gaps.min(axis=1) < 15.0  # farther ones are cut off by the reach of the level
+    assert close.sum() > 50 and exist[0, 2].numpy()[close].all()
+    found = features[0, 2, :, 0, 4].numpy()
+    np.testing.assert_allclose(found[close] / reading.CENTIMETRE, gaps.min(axis=1)[close], atol=1e-2)
+
+
+def test_a_corrected_outline_is_turned_about_the_middle(examples):
+    batch = Batch.of([examples[0].scene])
+    moved, normals = reading.corrected_outlines(batch, torch.tensor([[3.0, -2.0, np.pi / 2]]))
+    middle = batch.outlines[0].mean(dim=(0, 1))
+    offset = batch.outlines[0] - middle
+    expected = torch.stack([-offset[..., 1], offset[..., 0]], dim=-1) + middle + torch.tensor([3.0, -2.0])
+    assert torch.allclose(moved[0], expected, atol=1e-3) and torch.allclose(normals[0].norm(dim=-1), torch.ones(5, 72))
+
+
+def test_augmentation_keeps_the_truth_and_tells_where_the_xray_went(examples):
+    example = examples[0]
+    settings = AugmentSettings(blind=0.0, displaced=1.0, xray_turn_sd=0.0, outline_scale_sd=0.0)
+    first, second = (augmented(example, settings, np.random.default_rng(4)) for _ in range(2))
+    assert np.array_equal(first.scene.points, second.scene.points) and first.vertices is example.vertices
+    shift = (first.scene.outlines - example.scene.outlines).mean(axis=(1, 2))
+    moved = first.displaced - example.displaced
+    assert np.abs(shift).max() > 0.1
+    np.testing.assert_allclose(moved.mean(axis=1), -shift, atol=1e-3)
+    blind = augmented(example, AugmentSettings(blind=1.0), np.random.default_rng(4))
+    assert not blind.scene.shown.any()
+
+
+def test_the_loss_is_nothing_at_the_truth(real_model, network, examples):
+    batch = Batch.of([examples[0].scene])
+    states = network(batch)
+    truth = network.vertices(states[-1]).detach()
+    normals = true_normals(truth, network.faces)[0, 3]
+    np.testing.assert_allclose(normals, vertex_normals(Mesh(truth[0, 3].double().numpy(), real_model.faces)), atol=1e-3)
+    parts = correction_loss(network, batch, states, truth, torch.zeros(1, 5, 2), LossSettings(stages=(0.0, 1.0)))
+    assert float(parts["normal"]) < 1e-4 and float(parts["place"]) < 1e-3
+    parts["total"].backward()
+    assert all(torch.isfinite(p.grad).all() for p in network.parameters() if p.grad is not None)
+
+
+def test_weights_there_and_back_and_damaged_ones(tmp_path, network, real_model, examples):
+    path = tmp_path / "net.safetensors"
+    save_network(path, network, "abc", {"data": "none"})
+    loaded, card = load_network(path, real_model, "abc")
+    assert card["data"] == "none"
+    with torch.inference_mode():
+        before, after = (n.vertices(n(Batch.of([examples[0].scene]))[-1]) for n in (network, loaded))
+    assert (before - after).abs().max() < 0.2
+    with pytest.raises(BadModel, match="another shape model"):
+        load_network(path, real_model, "abd")
+    content = bytearray(path.read_bytes())
+    content[-100] ^= 1
+    path.write_bytes(bytes(content))
+    with pytest.raises(BadModel, match="SHA-256"):
+        load_network(path, real_model, "abc")
+    path.write_bytes(b"nothing")
+    with pytest.raises(BadModel, match="cannot be read"):
+        load_network(path, real_model, "abc")
+
+
+def test_completion_answers_five_levels_or_says_why_not(network, real_model, maker):
+    spines = maker._spines["paper"]
+    truth, observed = spines.examined(0)
+    cloud = partial_cloud(observed, maker._chain, 5)
+    completion = CorrectionCompletion(network, real_model)
+    answer = completion.complete(*cloud)
+    assert set(answer.levels) == set(LEVELS) and not answer.reasons
+    for level in LEVELS:
+        centre = truth.meshes[level].vertices.mean(axis=0)
+        assert np.linalg.norm(answer.levels[level].mesh.vertices.mean(axis=0) - centre) < 15.0
+        assert (answer.levels[level].sigma > 0).all()
+    few = cloud[1] != 22
+    without = completion.complete(cloud[0][few], cloud[1][few], cloud[2][few])
+    assert "L3" not in without.levels and "L3" in without.reasons
