@@ -1,0 +1,28 @@
+"""One vector for a whole cloud, whatever its size and the order of its points."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from usx_completion.paper.layers import JoinedLinear
+from usx_completion.paper.settings import PaperNetworkSettings
+
+
+class CloudEncoder(nn.Module):
+    """Two rounds of point-wise layers and a maximum over the points (Yuan et al., "PCN", 3DV 2018), no normalisation."""
+
+    def __init__(self, settings: PaperNetworkSettings) -> None:
+        super().__init__()
+        first, second, third = settings.encoder
+        self.first = nn.Linear(3, first)
+        self.second = nn.Linear(first, second)
+        self.third = JoinedLinear(second, second, third)
+        self.fourth = nn.Linear(third, settings.code)
+
+    def forward(self, points: Tensor) -> Tensor:
+        """(B, code) of clouds (B, N, 3)."""
+        local = self.second(torch.relu(self.first(points)))
+        whole = local.max(dim=1, keepdim=True).values
+        joined = self.third.of_first(local) + self.third.of_second(whole)
+        return self.fourth(torch.relu(joined)).max(dim=1).values
