@@ -92,7 +92,7 @@ def test_interpolation_is_the_inverse_distance_mean(sizes):
     near = distance.argsort()[:3]
     expected = (values[0, near] / distance[near, None]).sum(0) / (1.0 / distance[near]).sum()
     torch.testing.assert_close(result[0, other], expected)
-    around = (points[0] - coarser[5]).norm(dim=1).argsort()[:10]  # pooling takes the ten nearest, the point itself first
+    around = (points[0] - coarser[5]).norm(dim=1).argsort()[:10]  # the ten nearest, itself first
     assert torch.equal(below.pooled[0, 5], around)
 
 
@@ -102,7 +102,8 @@ def test_the_encoder_is_its_layers_on_repeated_features():
     points = clouds(50).float()
     local = encoder.second(functional.relu(encoder.first(points)))
     joined = torch.cat([local, local.amax(1, keepdim=True).expand_as(local)], dim=-1)
-    expected = encoder.fourth(functional.relu(functional.linear(joined, encoder.third.weight, encoder.third.bias))).amax(1)
+    third = functional.linear(joined, encoder.third.weight, encoder.third.bias)
+    expected = encoder.fourth(functional.relu(third)).amax(1)
     torch.testing.assert_close(encoder(points), expected, atol=1e-5, rtol=1e-4)
     assert torch.equal(encoder(points), encoder(points.flip(1)))
 
@@ -131,7 +132,8 @@ def test_a_single_kernel_needs_no_gate_and_two_use_it():
     a, b = (branch(features, index[..., :k]).clamp(min=0) for branch, k in zip(pair.branches, (8, 16), strict=True))
     squeezed = pair.gate((a + b).mean(1))
     first, second = pair.gates[0](squeezed).exp(), pair.gates[1](squeezed).exp()
-    torch.testing.assert_close(pair(features, index), (a * first[:, None] + b * second[:, None]) / (first + second)[:, None])
+    expected = (a * first[:, None] + b * second[:, None]) / (first + second)[:, None]
+    torch.testing.assert_close(pair(features, index), expected)
     pair(features, index).sum().backward()
     assert pair.gate.weight.grad.abs().max() > 0
 
@@ -186,7 +188,8 @@ def test_draws_belong_to_the_sample(sizes):
 
 @pytest.mark.parametrize(("change", "says"), [
     ({"latent": 0}, "latent = 0"), ({"encoder": (1, 2)}, "encoder"), ({"level_points": (8, 16, 4)}, "falling"),
-    ({"level_points": (64, 32, 8)}, "16 neighbours"), ({"dropout": 1.0}, "dropout = 1.0"), ({"kernels": ()}, "kernels")])
+    ({"level_points": (64, 32, 8)}, "16 neighbours"), ({"dropout": 1.0}, "dropout = 1.0"),
+    ({"kernels": ()}, "kernels")])
 def test_sizes_without_sense_are_refused(change, says):
     with pytest.raises(UsxError, match=says):
         PaperNetworkSettings(**change)

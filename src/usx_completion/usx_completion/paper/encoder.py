@@ -10,7 +10,7 @@ from usx_completion.paper.settings import PaperNetworkSettings
 
 
 class CloudEncoder(nn.Module):
-    """Two rounds of point-wise layers and a maximum over the points (Yuan et al., "PCN", 3DV 2018), no normalisation."""
+    """Two rounds of point-wise layers and a maximum over the points (Yuan et al., "PCN", 3DV 2018), not normalised."""
 
     def __init__(self, settings: PaperNetworkSettings) -> None:
         super().__init__()

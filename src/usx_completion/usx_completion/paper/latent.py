@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -48,7 +49,7 @@ class InferenceNet(nn.Module):
     def __init__(self, settings: PaperNetworkSettings, blocks: int) -> None:
         super().__init__()
         widths = [settings.code] * blocks + [2 * settings.latent]
-        self.blocks = nn.ModuleList(ResidualLinear(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        self.blocks = nn.ModuleList(ResidualLinear(a, b) for a, b in pairwise(widths))
 
     def forward(self, values: Tensor) -> Normal:
         """Distribution of (B, latent) codes, in float32."""

@@ -39,7 +39,7 @@ class LossSettings:
 
 def training_loss(result: TrainingStages, complete: Tensor, share: float, settings: LossSettings,
                   search: Search = FAST) -> dict[str, Tensor]:
-    """Terms of the loss, unweighted, and their weighted "total"; ``complete`` (B, M, 3), ``share`` of the training done.
+    """Terms of the loss, unweighted, and their weighted "total"; ``complete`` (B, M, 3), ``share`` of the training.
 
     Divergences are means over samples and latent numbers: how the authors reduce them is not known; a sum of 128 with
     weight 20 would leave the distances without say. Their posterior is drawn to the prior, never the other way round.
@@ -61,8 +61,8 @@ def training_loss(result: TrainingStages, complete: Tensor, share: float, settin
 
 
 def chamfer(prediction: Tensor, truth: Tensor, search: Search = FAST, to_truth: Tensor | None = None) -> Tensor:
-    """CD-P: half the sum of both directed mean Euclidean distances between clouds (B, N, 3) and (B, M, 3), averaged over
-    the batch. ``to_truth`` (B, N): index of the truth nearest to each predicted point, where it is known.
+    """CD-P: half the sum of both directed mean Euclidean distances between clouds (B, N, 3) and (B, M, 3), a mean
+    over the batch. ``to_truth`` (B, N): index of the truth nearest to each predicted point, where it is known.
 
     The neighbours are found without gradient; the distances to them have one, 0 where points coincide.
     """

@@ -43,8 +43,8 @@ class TrainingStages:
 
 
 class PaperNetwork(nn.Module):
-    """The network; ``search`` finds neighbours and furthest points. Coordinates are normalised, features float32 or what
-    autocast makes them."""
+    """The network; ``search`` finds neighbours and furthest points. Coordinates are normalised, features are
+    float32 or what autocast makes them."""
 
     def __init__(self, settings: PaperNetworkSettings | None = None, search: Search = FAST) -> None:
         super().__init__()
@@ -117,8 +117,8 @@ class PaperNetwork(nn.Module):
         count = settings.coarse_points + partial.shape[1] + beside
         needed = max(settings.output_points, *settings.level_points)
         if count < needed:
-            raise UsxError(f"{partial.shape[1]} ultrasound points are too few: with {settings.coarse_points} coarse and "
-                           f"{beside} X-ray points they must be {needed} or more")
+            raise UsxError(f"{partial.shape[1]} ultrasound points are too few: with {settings.coarse_points} coarse "
+                           f"and {beside} X-ray points they must be {needed} or more")
 
 
 def parameter_count(module: nn.Module) -> int:

@@ -45,7 +45,7 @@ class Refinement(nn.Module):
         whole = self._bottleneck(features, masks)
         features = torch.relu(self.bottom.of_first(features) + self.bottom.of_second(whole).unsqueeze(1))
         for layer, level, finer in zip(self.up, reversed(levels[:-1]), reversed(kept), strict=True):
-            assert level.below is not None
+            assert isinstance(layer, JoinedLinear) and level.below is not None
             # the layer is linear, so it may act before the interpolation, on fewer points
             features = torch.relu(level.below.interpolate(layer.of_first(features)) + layer.of_second(finer))
         return self.last(features)
@@ -84,7 +84,7 @@ class UnusedHeads(nn.Module):
 
 
 def joined_points(clouds: Sequence[Tensor]) -> Tensor:
-    """(B, N, 6): the clouds (B, n, 3) of coarse points, ultrasound and X-ray one after the other, each point followed by
+    """(B, N, 6): the clouds (B, n, 3) of coarse points, ultrasound and X-ray one after the other, each point with
     the one-hot vector of its source. The last cloud may be left out."""
     parts = []
     for source, cloud in enumerate(clouds):
