@@ -114,7 +114,8 @@ def test_the_variant_switches_both_fusions(files, tmp_path, capsys):
 
 @pytest.mark.parametrize(("more", "says"), [
     (["--variant", "both"], "variant 'both' is unknown; known are baseline, ef, lf, ef_lf"),
-    (["--processes", "3"], "cannot be shared evenly by 3"), (["--device", "cuda:99"], "device 'cuda:99' cannot be used"),
+    (["--processes", "3"], "cannot be shared evenly by 3"),
+    (["--device", "cuda:99"], "device 'cuda:99' cannot be used"),
     (["--minutes", "-1"], "--minutes -1.0 must be within")])
 def test_bad_options_end_with_one_line(files, tmp_path, capsys, more, says):
     assert train(files, tmp_path / "out", *more) == 2
@@ -130,7 +131,7 @@ def test_an_earlier_training_is_not_overwritten_by_accident(files, trained, caps
 def test_the_authors_files_need_one_to_validate_on(files, tmp_path, capsys):
     assert main(["--config", str(files / "tiny.yaml"), "--data", str(files / "train.h5"), "--out", str(tmp_path)]) == 2
     assert "give the file to validate on with --validation" in capsys.readouterr().err
-    with pytest.raises(UsxError, match="sample person0 of .* is also in"):
+    with pytest.raises(UsxError, match=r"sample person0 of .* is also in"):
         training_and_validation(files / "train.h5", files / "train.h5")
 
 
