@@ -28,6 +28,7 @@ setup(
             "make_dataset = usx_completion.data.generate:main",
             "dataset_report = usx_completion.data.report:main",
             "train = usx_completion.training.train:main",
+            "convert_checkpoint = usx_completion.paper.convert_checkpoint:main",
         ],
     },
 )
