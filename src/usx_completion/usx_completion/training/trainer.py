@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +55,7 @@ class Trainer:
         self._average = RunningAverage(self._module, settings.average)
         self._log, self._clock = TrainingLog(), Clock(run.minutes)
         self._step, self._best, self._saved_s = 0, float("inf"), 0.0
+        self._validated, self._to_come = 0, settings.validations  # the step of the last validation; how many are left
         self._total = UNKNOWN if self._clock.limited else settings.total_steps(learner.samples)
         settings.part_size(self._group.world)  # refuses what cannot be shared
         if run.resume:
@@ -74,7 +76,8 @@ class Trainer:
             while self._step < self._total:
                 terms = self._advance(batches)
                 last = self._step >= self._total
-                if self._due() or last:
+                if last or self._step >= self._next_validation():
+                    self._validated, self._to_come = self._step, max(self._to_come - 1, 1)
                     self._validate(last)
                     self._plan()
                 elif self._step == MEASURED_STEPS:
@@ -122,10 +125,9 @@ class Trainer:
         self._log.add_step(self._step, rate, self._clock.spent_s, terms)
         return terms
 
-    def _due(self) -> bool:
-        """Whether a validation is due after the last step."""
-        times, total = self._settings.validations, self._total
-        return self._step * times // total > (self._step - 1) * times // total
+    def _next_validation(self) -> int:
+        """The step after which a validation is due: those left are spread evenly over the steps left."""
+        return self._validated + math.ceil((self._total - self._validated) / self._to_come)
 
     def _validate(self, last: bool) -> None:
         """Validate on the first process, keep the weights if they are the best, and save the state."""
@@ -156,8 +158,7 @@ class Trainer:
         """Fit the number of steps to the time left, the same in all processes."""
         if not self._clock.limited or self._step >= self._total:
             return
-        times = self._settings.validations
-        total = self._clock.total(self._step, max(times - self._step * times // self._total, 1))
+        total = self._clock.total(self._step, self._to_come)
         self._total = int(self._group.of_first(max(total, self._step + 1), self._run.device))
 
     def _export(self, module: nn.Module, figures: dict[str, float]) -> None:
@@ -171,7 +172,8 @@ class Trainer:
         save_checkpoint(self._run.folder / CHECKPOINT, {
             "settings": self._identity, "module": self._module.state_dict(), "optimiser": self._optimiser.state_dict(),
             "average": self._average.tensors, "step": self._step, "total": self._total, "best": self._best,
-            "seconds": self._clock.spent_s, "log": self._log.text()})
+            "validated": self._validated, "to_come": self._to_come, "seconds": self._clock.spent_s,
+            "log": self._log.text()})
         self._saved_s = self._clock.spent_s
 
     def _load(self, state: dict[str, Any]) -> None:
@@ -179,6 +181,7 @@ class Trainer:
         self._optimiser.load_state_dict(state["optimiser"])
         self._average.load(state["average"])
         self._step, self._total, self._best = state["step"], state["total"], state["best"]
+        self._validated, self._to_come = state["validated"], state["to_come"]
         self._log, self._clock = TrainingLog(state["log"]), Clock(self._run.minutes, state["seconds"])
         self._saved_s = self._clock.spent_s
 
