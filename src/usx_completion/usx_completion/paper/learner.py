@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
@@ -88,6 +88,12 @@ class PaperLearner:
             outputs += list(stages.output.float().cpu().numpy())
         return mean_scores(validation.complete.numpy(), outputs)
 
+    def scores_of_means(self, means: Mapping[int, NDArray]) -> dict[str, float]:
+        """The figures of `validate` for one cloud (n, 3) a level, at the labels that have one."""
+        validation = self._validation
+        rows = [row for row, label in enumerate(validation.labels) if int(label) in means]
+        return mean_scores(validation.complete[rows].numpy(), [means[int(validation.labels[row])] for row in rows])
+
     def _row(self, place: int) -> int:
         """Row of the sample at a place of the endless sequence of epochs."""
         epoch, within = divmod(place, self.samples)
@@ -122,11 +128,8 @@ def make_learner(request: Request) -> PaperLearner:
     learner = PaperLearner(settings, clouds_of(training, settings.data),
                            clouds_of(validation, replace(settings.data, complete_points=65536), kept),
                            request.size, request.seed, request.device)
-    means = mean_clouds(training, settings.network.output_points)
-    unknown = next((label for label in learner._validation.labels if int(label) not in means), None)
-    if unknown is None and request.report is not None:
-        validated = learner._validation
-        scores = mean_scores(validated.complete.numpy(), [means[int(label)] for label in validated.labels])
+    if request.report is not None:
+        scores = learner.scores_of_means(mean_clouds(training, settings.network.output_points))
         request.report("mean cloud of each level: " + ", ".join(f"{key} {value:.4g}" for key, value in scores.items()))
     return learner
 

@@ -30,6 +30,7 @@ EXAMPLES = """examples:
   torchrun --nproc-per-node 4 -m usx_completion.training.train --config paper --data out/train.h5 --out out/four \\
     --device cuda                                                                            four GPUs
 """
+INTERRUPTED = 130  # as shells have it
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def checked(options: argparse.Namespace) -> Task:
 
 
 def work(task: Task, group: Group) -> int:
-    """Train as process ``group.rank``; the exit status: 0 done, 2 bad input (one line on stderr)."""
+    """Train as process ``group.rank``; the exit status: 0 done, 2 bad input (one line on stderr), 130 stopped."""
     options = task.options
     try:
         if options.threads:
@@ -98,13 +99,16 @@ def work(task: Task, group: Group) -> int:
     except (UsxError, OSError) as error:
         print(f"train: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("train: stopped; --resume goes on from the last checkpoint", file=sys.stderr)
+        return INTERRUPTED
     if group.first:
         print(f"{options.out / WEIGHTS}: {trainer.summary()}")
     return 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point; returns the exit status: 0 trained, 2 bad input (one line on stderr)."""
+    """Entry point; returns the exit status: 0 trained, 2 bad input (one line on stderr), 130 stopped."""
     options = parser().parse_args(arguments)
     try:
         task = checked(options)
