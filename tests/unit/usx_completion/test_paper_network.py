@@ -142,6 +142,15 @@ def test_the_mean_is_the_default_and_noise_is_asked_for(tiny):
     assert torch.equal(tiny(partial, filled, noise).output, tiny(partial, filled, noise).output)
 
 
+@torch.no_grad()
+def test_the_start_of_he_keeps_clouds_apart():
+    torch.manual_seed(0)
+    clouds = cloud(60, 4) * torch.linspace(0.5, 2.0, 4)[:, None, None], cloud(50, 4, 1)
+    spread = {kind: PaperNetwork(replace(TINY, initialisation=kind)).eval()(*clouds).coarse.std(dim=0).mean()
+              for kind in ("torch", "he")}
+    assert spread["he"] > 10 * spread["torch"]
+
+
 def test_too_few_points_are_refused(tiny):
     with pytest.raises(UsxError, match="5 ultrasound points are too few"):
         tiny(cloud(5), cloud(5))

@@ -41,6 +41,15 @@ class ResidualLinear(nn.Module):
         return self.outer(torch.relu(self.inner(torch.relu(values)))) + self.shortcut(values)
 
 
+def initialise(module: nn.Module) -> None:
+    """Start all linear layers of a module as He et al., "Delving deep into rectifiers" (ICCV 2015), without biases."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
 def in_full_precision(layer: nn.Module, values: Tensor) -> Tensor:
     """The layer's float32 result whatever autocast says: coordinates need more digits than features."""
     with torch.autocast(values.device.type, enabled=False):

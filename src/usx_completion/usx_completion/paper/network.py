@@ -16,7 +16,7 @@ from usx_completion.paper.attention import SelectiveKernels
 from usx_completion.paper.draws import Draws
 from usx_completion.paper.encoder import CloudEncoder
 from usx_completion.paper.latent import FeatureSelector, InferenceNet, Normal
-from usx_completion.paper.layers import ResidualLinear, in_full_precision
+from usx_completion.paper.layers import ResidualLinear, in_full_precision, initialise
 from usx_completion.paper.refinement import PointHead, Refinement, UnusedHeads, joined_points, levels_of
 from usx_completion.paper.search import FAST, Search, take
 from usx_completion.paper.settings import PaperNetworkSettings
@@ -63,6 +63,12 @@ class PaperNetwork(nn.Module):
         self.refinement = Refinement(settings)
         self.point_head = PointHead(settings)
         self.unused = UnusedHeads(settings)
+        if settings.initialisation == "he":
+            for part in (self.ultrasound_encoder, self.coarse_head):  # the refinement's products would explode
+                initialise(part)
+            if settings.early_fusion:
+                initialise(self.xray_encoder)
+                initialise(self.feature_selector)
 
     def forward(self, partial: Tensor, filled: Tensor | None, noise: Tensor | None = None) -> Stages:
         """Complete clouds ``partial`` (B, P, 3) with the X-ray's ``filled`` bodies (B, Nx, 3), None without fusion.

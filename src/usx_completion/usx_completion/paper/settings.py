@@ -20,6 +20,8 @@ class PaperNetworkSettings:
     ``level_points`` and ``level_channels`` of the refinement's levels (the first level holds all points);
     ``kernels``: neighbours of each branch of the attention; ``pooled``, ``interpolated``: neighbours of a point on the
     way down and up. ``bottleneck``, ``features``, ``head``: channels; ``dropout`` acts in the bottleneck.
+    ``initialisation`` of the first stage: "torch", its defaults as published, or "he", which keeps what differs
+    between clouds alive through the many layers without normalisation: a short training needs it.
     Raises UsxError naming the setting that makes no sense.
     """
 
@@ -39,6 +41,7 @@ class PaperNetworkSettings:
     features: int = 256
     head: int = 64
     dropout: float = 0.5
+    initialisation: str = "torch"
 
     def __post_init__(self) -> None:
         for name in ("coarse_points", "output_points", "code", "latent", "pooled", "interpolated", "bottleneck",
@@ -55,6 +58,8 @@ class PaperNetworkSettings:
             raise self._refusal("level_points", "falling: every level is a subset of the one before")
         if self.widest > min(self.level_points, default=self.widest):
             raise self._refusal("level_points", f"at least the {self.widest} neighbours of a point")
+        if self.initialisation not in ("torch", "he"):
+            raise self._refusal("initialisation", "torch or he")
         if not 0.0 <= self.dropout < 1.0:
             raise self._refusal("dropout", "within 0 .. 1, 1 excluded")
 

@@ -142,7 +142,6 @@ class Trainer:
                 if self._is_best(figures, last):
                     self._export(module, figures)
             self._save()
-            self._log.write(self._run.folder, self._settings.select)
 
     def _is_best(self, figures: dict[str, float], last: bool) -> bool:
         select = self._settings.select
@@ -174,6 +173,7 @@ class Trainer:
             "average": self._average.tensors, "step": self._step, "total": self._total, "best": self._best,
             "validated": self._validated, "to_come": self._to_come, "seconds": self._clock.spent_s,
             "log": self._log.text()})
+        self._log.write(self._run.folder, self._settings.select)
         self._saved_s = self._clock.spent_s
 
     def _load(self, state: dict[str, Any]) -> None:
