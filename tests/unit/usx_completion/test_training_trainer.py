@@ -130,6 +130,17 @@ def test_damaged_files_are_refused(whole, tmp_path):
         fill(nn.Linear(1, 8), load_weights(whole[0] / WEIGHTS, FORMAT)[0], changed)
 
 
+def test_weights_may_be_stored_in_half_the_bytes(whole, tmp_path):
+    run(tmp_path, settings=replace(SETTINGS, stored="float16"))
+    half, _ = load_weights(tmp_path / WEIGHTS, FORMAT)
+    full, _ = load_weights(whole[0] / WEIGHTS, FORMAT)
+    module = Line().module
+    fill(module, half, tmp_path / WEIGHTS)
+    for name, value in module.state_dict().items():
+        assert half[name].dtype == torch.float16 and value.dtype == torch.float32
+        torch.testing.assert_close(value, full[name], atol=1e-3, rtol=1e-3)
+
+
 def test_a_loss_that_is_not_finite_ends_the_training(tmp_path):
     learner = Line()
     learner.loss = lambda batch, step: {"total": learner.module(batch[0]).mean() * torch.nan}

@@ -54,8 +54,8 @@ class TrainingSettings:
     share in, one after the other, to save memory. ``average``: decay of the running average of the parameters that is
     validated and exported, 0: none; ``clip``: largest norm of the gradient, 0: any; ``precision``: "float32" or
     "bfloat16" (autocast). ``validations``: times that the validation split is looked at, evenly spread; ``select``: the
-    figure (the lower the better) whose best validation is exported, "": the last one; ``checkpoint_minutes``: at
-    least this often the state is saved.
+    figure (the lower the better) whose best validation is exported, "": the last one; ``stored``: type of the numbers
+    in the exported file, "float32" or "float16"; ``checkpoint_minutes``: at least this often the state is saved.
     """
 
     steps: int = 0
@@ -68,6 +68,7 @@ class TrainingSettings:
     precision: str = "float32"
     validations: int = 20
     select: str = ""
+    stored: str = "float32"
     checkpoint_minutes: float = 10.0
     optimiser: OptimiserSettings = field(default_factory=OptimiserSettings)
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
@@ -78,6 +79,7 @@ class TrainingSettings:
                                 ("clip", 0.0, 1e6), ("validations", 1, 10**4), ("checkpoint_minutes", 0.01, 1e4)):
             _within(self, name, low, high)
         _one_of(self, "precision", ("float32", "bfloat16"))
+        _one_of(self, "stored", ("float32", "float16"))
         if (self.steps > 0) == (self.epochs > 0.0):
             raise UsxError(f"TrainingSettings steps = {self.steps} and epochs = {self.epochs:g}: give one of them and "
                            "set the other to 0")

@@ -165,7 +165,10 @@ class Trainer:
                 "steps": str(self._total), "minutes": f"{self._clock.spent_s / 60.0:.1f}",
                 "processes": str(self._group.world), "device": self._run.device.type,
                 "validation": json.dumps(figures, sort_keys=True)}
-        save_weights(self._run.folder / WEIGHTS, module.state_dict(), card)
+        tensors = module.state_dict()
+        if self._settings.stored == "float16":
+            tensors = {name: value.half() if value.is_floating_point() else value for name, value in tensors.items()}
+        save_weights(self._run.folder / WEIGHTS, tensors, card)
 
     def _save(self) -> None:
         save_checkpoint(self._run.folder / CHECKPOINT, {
