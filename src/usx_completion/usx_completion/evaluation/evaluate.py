@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from usx_common.errors import UsxError
 from usx_completion.evaluation.datasets import DatasetPlan, Wanted, plan_datasets
 from usx_completion.evaluation.methods import FACTORIES, chosen_names, open_methods
-from usx_completion.evaluation.perturb import CONDITIONS
+from usx_completion.evaluation.perturb import CONDITIONS, QUICK_CONDITIONS
 from usx_completion.evaluation.report import Report, write_report
 from usx_completion.evaluation.running import Job, run_jobs
 from usx_completion.evaluation.scoring import VertebraRow
@@ -45,9 +45,10 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--quick", action="store_true", help="few spines: to see that all works")
     p.add_argument("--datasets", nargs="+", default=[], metavar="NAME", help="synthetic-paper, synthetic-realistic, "
                    "real-paper, real-realistic, acquisition (all that can be made)")
-    p.add_argument("--methods", nargs="+", default=[], metavar="NAME", help=f"{', '.join(FACTORIES)} (all with weights)")
+    p.add_argument("--methods", nargs="+", default=[], metavar="NAME",
+                   help=f"{', '.join(FACTORIES)} (all that can run)")
     p.add_argument("--meshes", type=Path, metavar="DIR", help="also people of this folder: one sub-folder each, L1..L5 "
-                   "as PLY or STL in mm; gives the rows NAME-paper and NAME-realistic. Models may have learned from them")
+                   "as PLY or STL in mm; gives rows DIR-paper and DIR-realistic. Models may have learned from them")
     p.add_argument("--axes", choices=("RAS", "LPS"), default="RAS", help="axes of --meshes (RAS)")
     p.add_argument("--acquisition", nargs="+", type=Path, default=[], metavar="DIR",
                    help="folders that `usx run usx_bringup demo --out DIR` wrote")
@@ -78,7 +79,8 @@ def planned_jobs(plans: Sequence[DatasetPlan], settings: EvaluationSettings, qui
     where = [index for index, plan in enumerate(plans) if plan.name == wanted.dataset]
     if robustness and where:
         spines = min(wanted.quick_spines if quick else wanted.spines, plans[where[0]].cases)
-        jobs += [Job(where[0], number, name) for name in CONDITIONS for number in range(spines)]
+        jobs += [Job(where[0], number, name) for name in (QUICK_CONDITIONS if quick else CONDITIONS)
+                 for number in range(spines)]
     return jobs
 
 
@@ -88,7 +90,7 @@ def collect(plans: Sequence[DatasetPlan], methods: Sequence[str], jobs: Sequence
     found = Collected()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
                TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=console is None) as progress:
+    with Progress(*columns, console=console, disable=console is None, transient=True) as progress:
         task = progress.add_task("evaluating", total=len(jobs))
         for result in run_jobs(plans, methods, jobs, processes):
             job = result.job

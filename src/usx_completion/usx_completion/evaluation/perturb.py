@@ -18,10 +18,12 @@ from usx_completion.data.examination import LevelInput
 from usx_completion.data.normalisation import normalisation_of
 from usx_completion.data.presets import DropRules
 from usx_completion.data.sampling_points import resample
+from usx_completion.data.splits import GOLDEN
 from usx_completion.evaluation.case import Case, CaseInput
 from usx_completion.rigid import rotation_matrix
 
 STREAM = 0x574F5253
+ABOVE = dict(zip(LEVELS[1:], LEVELS[:-1], strict=True))
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,8 @@ def _conditions() -> dict[str, Condition]:
     found["X-ray 5 mm and 5 deg off"] = Condition("other", 0.0, shift_mm=5.0, turn_deg=5.0)
     for amount in (4.0, 8.0):
         found[f"X-ray tilted {amount:g} deg"] = Condition("X-ray tilted, deg", amount, tilt_deg=amount)
-    for amount in (0.2, 0.4):
-        found[f"{amount:.0%} of the sweep missing"] = Condition("sweep missing, share", amount, cut=amount)
+    for share in (0.2, 0.4):
+        found[f"{100 * share:.0f} % of the sweep missing"] = Condition("sweep missing, share", share, cut=share)
     for amount in (1.0, 2.0):
         found[f"noise {amount:g} mm"] = Condition("noise, mm", amount, noise_mm=amount)
     found["right half missing"] = Condition("other", 0.0, half=True)
@@ -61,13 +63,15 @@ def _conditions() -> dict[str, Condition]:
 
 
 CONDITIONS = _conditions()
+QUICK_CONDITIONS = ("clean", "X-ray 5 mm off", "X-ray 10 mm off", "X-ray 5 mm and 5 deg off", "right half missing",
+                    "no X-ray")
 
 
 def perturbed(case: Case, condition: Condition) -> Case:
     """The case with its input made worse; the same case and condition give the same bytes."""
-    random = np.random.default_rng(np.random.SeedSequence([STREAM, case.number, int(1000 * condition.amount)]))
+    random = np.random.default_rng(np.random.SeedSequence([STREAM, case.number]))
     if condition.shift_mm or condition.turn_deg or condition.tilt_deg:
-        case = replace(case, given=_moved_xray(case.given, condition, random))
+        case = replace(case, given=_moved_xray(case.given, condition, case.number))
     if condition.cut or condition.half:
         case = replace(case, given=_cut(case.given, condition))
     if condition.noise_mm:
@@ -77,15 +81,15 @@ def perturbed(case: Case, condition: Condition) -> Case:
     return _renamed(case) if condition.levels_off else case
 
 
-def _moved_xray(given: CaseInput, condition: Condition, random: np.random.Generator) -> CaseInput:
-    """All bodies moved together: a shift within the plane in a random direction, turned about the middle of the X-ray's
-    points about left-right, tilted about a random axis in the plane."""
+def _moved_xray(given: CaseInput, condition: Condition, number: int) -> CaseInput:
+    """All bodies moved together: shifted within the plane, turned about left-right at the middle of the X-ray's points,
+    tilted about an axis in the plane. Directions go round from case to case and are the same along a curve."""
     xray = given.sources == SOURCE_XRAY
     if not xray.any():
         return given
     middle = given.points[xray].mean(axis=0)
-    way, axis = random.uniform(0.0, 2.0 * np.pi, 2)
-    sign = 1.0 if random.random() < 0.5 else -1.0
+    way = axis = 2.0 * np.pi * ((number * GOLDEN + 0.125) % 1.0)
+    sign = 1.0 if number % 2 == 0 else -1.0
     turn = rotation_matrix(np.array([sign * np.radians(condition.turn_deg), 0.0, 0.0]))
     tilt = rotation_matrix(np.radians(condition.tilt_deg) * np.array([0.0, np.cos(axis), np.sin(axis)]))
     shift = condition.shift_mm * np.array([0.0, np.cos(way), np.sin(way)])
@@ -165,11 +169,10 @@ def _renamed(case: Case) -> Case:
 
     The truth of a name is the bone that the input calls so, whose shape the wrong prior must still meet.
     """
-    above = dict(zip(LEVELS[1:], LEVELS[:-1], strict=True))
     given = case.given
     labels = np.where(given.labels > 20, given.labels - 1, 0)
     keep = (labels > 0) | (given.sources == SOURCE_ULTRASOUND)
-    inputs = {above[level]: mine for level, mine in given.inputs.items() if level in above}
+    inputs = {ABOVE[level]: mine for level, mine in given.inputs.items() if level in ABOVE}
     return replace(case, given=_chosen(replace(given, labels=labels, inputs=inputs), keep),
-                   truth={above[level]: mesh for level, mesh in case.truth.items() if level in above},
-                   units={above[level]: unit for level, unit in case.units.items() if level in above})
+                   truth={ABOVE[level]: mesh for level, mesh in case.truth.items() if level in ABOVE},
+                   units={ABOVE[level]: unit for level, unit in case.units.items() if level in ABOVE})

@@ -13,9 +13,10 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.collections import PolyCollection
 from matplotlib.colors import Normalize
 from numpy.typing import NDArray
+from PIL import Image
 
 from usx_common.drawing import AMBIENT, FROM_BEHIND, FROM_LEFT, LIGHT, View, draw_points, finish
-from usx_common.levels import SOURCE_XRAY, label_of_level
+from usx_common.levels import SOURCE_ULTRASOUND, label_of_level
 from usx_common.meshes import Mesh
 from usx_completion.evaluation.case import CaseInput
 from usx_completion.evaluation.methods import Prediction
@@ -58,8 +59,7 @@ def draw_boxes(path: Path, rows: Sequence[VertebraRow]) -> None:
     handles = [plt.Line2D([], [], color=colours[method], linewidth=6, label=method) for method in methods]
     figure.legend(handles=handles, ncol=len(methods), loc="upper center", frameon=False)
     figure.tight_layout(rect=(0, 0, 1, 0.95))
-    figure.savefig(path, dpi=90)
-    plt.close(figure)
+    _save(figure, path)
 
 
 def _box(axes: Axes, values: NDArray, place: float, width: float, colour: str) -> None:
@@ -77,7 +77,7 @@ def draw_robustness(path: Path, points: Sequence[CurvePoint]) -> None:
     curves = [curve for curve in dict.fromkeys(point.curve for point in points) if curve not in ("clean", "other")]
     others = list(dict.fromkeys(point.condition for point in points if point.curve == "other"))
     figure, grid = plt.subplots(2, max((len(curves) + 1) // 2, 1) + 1, figsize=(12.5, 6.4))
-    panels = [axes for axes in grid[:, :-1].ravel()]
+    panels = list(grid[:, :-1].ravel())
     for axes, curve in zip(panels, curves, strict=False):
         for method in methods:
             mine = [point for point in points if point.method == method and point.curve == curve]
@@ -101,8 +101,7 @@ def draw_robustness(path: Path, points: Sequence[CurvePoint]) -> None:
     handles = [plt.Line2D([], [], color=colours[method], linewidth=4, label=method) for method in methods]
     figure.legend(handles=handles, ncol=len(methods), loc="upper center", frameon=False)
     figure.tight_layout(rect=(0, 0, 1, 0.95))
-    figure.savefig(path, dpi=80)
-    plt.close(figure)
+    _save(figure, path)
 
 
 def _frame(axes: Axes, curve: str) -> None:
@@ -124,29 +123,52 @@ class Shown:
     prediction: Prediction
 
 
-def draw_cases(path: Path, shown: Sequence[Shown]) -> None:
-    """For each vertebra, one column: the true surface coloured by its distance to the prediction, from behind and from
-    the left; the level's input points in blue (ultrasound) and green (X-ray)."""
-    figure, grid = plt.subplots(2, len(shown), figsize=(2.9 * len(shown), 5.6), squeeze=False)
+def draw_cases(path: Path, shown: Sequence[Shown], columns: int = 4) -> None:
+    """For each vertebra the true surface coloured by its distance to the prediction, from behind and from the left; the
+    level's ultrasound points in blue, the outline of the body in the X-ray in green."""
+    blocks = -(-len(shown) // columns)
+    figure, grid = plt.subplots(2 * blocks, columns, figsize=(3.0 * columns, 4.8 * blocks + 0.6), squeeze=False)
     colours = ScalarMappable(Normalize(0.0, MOST_MM), plt.get_cmap("YlOrRd"))
-    for column, one in enumerate(shown):
+    for axes in grid.ravel():
+        axes.set_axis_off()
+    for number, one in enumerate(shown):
+        block, column = divmod(number, columns)
         distance = sampled(one.prediction).nearest(one.truth.vertices)[0]
         shades = colours.to_rgba(distance[one.truth.faces].mean(axis=1))[:, :3]
-        mine = one.given.labels == label_of_level(one.level)
         for row, view in enumerate((FROM_BEHIND, FROM_LEFT)):
-            axes = grid[row, column]
+            axes = grid[2 * block + row, column]
             _shaded(axes, one.truth, shades, view)
-            for source, colour in ((SOURCE_XRAY, "#2e8b57"), (0, "#1f6fb4")):
-                points = one.given.points[mine & (one.given.sources == source)]
-                if len(points) and not (source == SOURCE_XRAY and view is FROM_BEHIND):
-                    draw_points(axes, points[:: max(len(points) // 350, 1)], colour, view, 1.2)
-        grid[0, column].set_title(one.title, fontsize=8)
-    figure.tight_layout(rect=(0, 0.06, 1, 1), pad=0.4)
-    bar = figure.add_axes((0.3, 0.045, 0.4, 0.018))
-    figure.colorbar(colours, cax=bar, orientation="horizontal").set_label("true surface to prediction, mm", fontsize=8)
+            _input(axes, one, view)
+            flat = view.project(one.truth.vertices)
+            axes.set_xlim(flat[:, 0].min() - 6, flat[:, 0].max() + 6)
+            axes.set_ylim(flat[:, 1].min() - 6, flat[:, 1].max() + 6)
+        grid[2 * block, column].set_title(one.title, fontsize=8)
+    figure.subplots_adjust(0.01, 0.08, 0.99, 0.95, wspace=0.03, hspace=0.12)
+    bar = figure.add_axes((0.3, 0.05, 0.4, 0.012))
+    figure.colorbar(colours, cax=bar, orientation="horizontal")
+    bar.set_title("distance of the true surface to the prediction, mm", fontsize=8)
     bar.tick_params(labelsize=7)
-    figure.savefig(path, dpi=85)
+    _save(figure, path)
+
+
+def _input(axes: Axes, one: Shown, view: View) -> None:
+    mine = (one.given.labels == label_of_level(one.level)) & (one.given.sources == SOURCE_ULTRASOUND)
+    points = one.given.points[mine]
+    if len(points):
+        draw_points(axes, points[:: max(len(points) // 400, 1)], "#1f6fb4", view, 1.5)
+    level_input = one.given.inputs.get(one.level)
+    if view is FROM_LEFT and level_input is not None and len(level_input.outline):
+        outline = level_input.normalisation.invert(level_input.outline)
+        flat = view.project(np.concatenate([outline, outline[:1]]))
+        axes.plot(flat[:, 0], flat[:, 1], color="#1b6b2a", linewidth=1.2)
+
+
+def _save(figure: plt.Figure, path: Path) -> None:
+    figure.savefig(path, dpi=80)
     plt.close(figure)
+    with Image.open(path) as drawn:  # few colours: a third of the bytes
+        small = drawn.convert("RGB").quantize(200, dither=Image.Dither.NONE)
+    small.save(path, optimize=True)
 
 
 def _shaded(axes: Axes, mesh: Mesh, colours: NDArray, view: View) -> None:

@@ -54,7 +54,8 @@ def write_report(out: Path, report: Report, plans: Sequence[DatasetPlan], method
         pictures.draw_cases(out / "cases.png", shown)
     people = len({row.subject for row in report.rows if row.dataset.startswith("real")})
     text = ["# Evaluation", "", "Research use only; not a medical device.", "",
-            "Mean ± standard deviation over vertebrae. n (-k): k vertebrae had no answer.", "", *main_table(summary), "",
+            "Mean ± standard deviation over vertebrae. n (-k): k vertebrae had no answer.", "", *main_table(summary),
+            "",
             *(f"* {note}" for note in report.notes), "", "![errors](table.png)", "", "## By level", "",
             *level_table(levels), "", "## Differences", "", INDEPENDENCE.format(people=people or "few"), "",
             *significance_table(comparisons), ""]

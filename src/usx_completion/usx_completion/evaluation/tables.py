@@ -89,17 +89,17 @@ def significance_table(rows: Sequence[Comparison]) -> list[str]:
 
 
 def robustness_table(points: Sequence[CurvePoint]) -> list[str]:
-    """Markdown: ASSD in mm (whole) under each condition, by method; how much worse than clean beside it."""
+    """Markdown: ASSD in mm (whole) under each condition, by method; beside it how much worse the same bones became."""
     methods = list(dict.fromkeys(point.method for point in points))
     lines = ["| ASSD mm, whole | " + " | ".join(methods) + " |", "|---" * (1 + len(methods)) + "|"]
     by = {(point.condition, point.method): point for point in points}
     for condition in dict.fromkeys(point.condition for point in points):
         cells = []
         for method in methods:
-            point, clean = by[condition, method], by["clean", method]
+            point = by[condition, method]
             text = number(point.assd_mm, "assd_mm")
-            if condition != "clean" and np.isfinite(point.assd_mm):
-                text += f" ({100 * (point.assd_mm / clean.assd_mm - 1):+.0f} %)"
+            if condition != "clean" and np.isfinite(point.assd_change):
+                text += f" ({100 * point.assd_change:+.0f} %)"
             cells.append(text if point.left_out == 0 else f"{text}, {point.left_out} left out")
         lines.append(f"| {condition} | " + " | ".join(cells) + " |")
     return lines
