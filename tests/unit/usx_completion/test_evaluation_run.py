@@ -18,7 +18,7 @@ from usx_completion.evaluation.acquisitions import acquisition_case
 from usx_completion.evaluation.case import CaseName
 from usx_completion.evaluation.datasets import DatasetPlan, Wanted, plan_datasets
 from usx_completion.evaluation.evaluate import main
-from usx_completion.evaluation.methods import FACTORIES, modes_only
+from usx_completion.evaluation.methods import FACTORIES, MethodOptions, modes_only
 from usx_completion.evaluation.report import VERTEBRA_COLUMNS
 from usx_completion.evaluation.running import Evaluator, Job
 from usx_completion.evaluation.scoring import score, true_surfaces
@@ -126,10 +126,26 @@ def test_the_shape_models_rows_are_three_different_fits(evaluator):
     given = evaluator.case(Job(0, 0)).given
     few = np.random.default_rng(0).permutation(len(given.points))[::3]
     thinned = type(given)({}, given.points[few], given.labels[few], given.sources[few])
-    answers = [method.complete(thinned) for method in (*evaluator.methods, FACTORIES["SSM"](), FACTORIES["SSM+GP"]())]
+    fits = (FACTORIES[name](MethodOptions()) for name in ("SSM", "SSM+GP"))
+    answers = [method.complete(thinned) for method in (*evaluator.methods, *fits)]
     assert all(list(answer) == list(LEVELS) for answer in answers)
     vertices = [answer["L3"].vertices for answer in answers]
     assert np.abs(vertices[0] - vertices[1]).max() > 0.5 and np.abs(vertices[1] - vertices[2]).max() > 0.05
+
+
+def test_a_folder_of_people_gives_rows_of_both_presets(tmp_path, data_spine):
+    folder = tmp_path / "clinic"
+    for person in ("ann", "bea"):
+        (folder / person).mkdir(parents=True)
+        for level, mesh in data_spine.meshes.items():
+            write_mesh(folder / person / f"{level}.ply", mesh)
+    wanted = Wanted(["synthetic-paper"], folder, "LPS", quick=True)
+    plans, _ = plan_datasets(read_settings(), wanted)
+    assert [(plan.name, plan.cases) for plan in plans] == [("synthetic-paper", 1), ("clinic-paper", 2),
+                                                           ("clinic-realistic", 2)]
+    case = plans[1].open().case(1)
+    assert (case.dataset, case.subject, list(case.truth)) == ("clinic-paper", "bea", list(LEVELS))
+    assert list(case.given.inputs) == list(LEVELS)
 
 
 @pytest.fixture(scope="module")

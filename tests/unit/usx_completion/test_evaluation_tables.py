@@ -28,6 +28,7 @@ from usx_completion.evaluation.tables import (
     terminal_tables,
 )
 from usx_completion.metrics import PARTS, PartMetrics
+from usx_completion.shape_model import PACKAGED_REAL, load_shape_model
 
 
 def row(method, case, level, assd, part="whole", note=""):
@@ -158,6 +159,9 @@ def test_the_packaged_settings_keep_real_people_and_seeds_apart_from_training():
     for name, dataset in settings.datasets.items():
         assert dataset.preset == name.split("-")[1] and 1900 <= dataset.seed < 2000
         assert set(dataset.people) == ({"verse008", "verse009"} if name.startswith("real") else set())
+    metadata = load_shape_model(PACKAGED_REAL)[1]
+    assert {"verse008", "verse009"} <= set(metadata["left_out"].split())
+    assert not {"verse008", "verse009"} & set(metadata["subjects"].split())
 
 
 @pytest.mark.parametrize("old, new, message", [
@@ -194,7 +198,7 @@ def test_methods_are_chosen_by_name_and_left_out_without_weights(monkeypatch):
     with pytest.raises(UsxError, match="method 'SMM' is unknown; known are mean, SSM"):
         chosen_names(["SMM"])
 
-    def missing():
+    def missing(options):
         raise MissingWeights("usx is left out: train it")
 
     monkeypatch.setitem(FACTORIES, "usx", missing)

@@ -14,14 +14,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from usx_common.errors import UsxError
 from usx_completion.evaluation.datasets import DatasetPlan, Wanted, plan_datasets
-from usx_completion.evaluation.methods import FACTORIES, chosen_names, open_methods
+from usx_completion.evaluation.methods import FACTORIES, MethodOptions, chosen_names, open_methods
 from usx_completion.evaluation.perturb import CONDITIONS, QUICK_CONDITIONS
 from usx_completion.evaluation.report import Report, write_report
-from usx_completion.evaluation.running import Job, run_jobs
+from usx_completion.evaluation.running import Job, Work, run_jobs
 from usx_completion.evaluation.scoring import VertebraRow
 from usx_completion.evaluation.settings import PACKAGED_SETTINGS, EvaluationSettings, read_settings
 from usx_completion.evaluation.shape_spread import SpreadRow
 from usx_completion.evaluation.tables import terminal_tables
+from usx_completion.shape_model import PACKAGED_REAL
 
 DESCRIPTION = """Measure how well methods complete vertebrae, on spines that no model has learned from: spines of the
 shape model and real people, each examined as in the paper and as devices behave, and whole acquisitions that went
@@ -52,6 +53,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--axes", choices=("RAS", "LPS"), default="RAS", help="axes of --meshes (RAS)")
     p.add_argument("--acquisition", nargs="+", type=Path, default=[], metavar="DIR",
                    help="folders that `usx run usx_bringup demo --out DIR` wrote")
+    p.add_argument("--shape-model", type=Path, default=PACKAGED_REAL, metavar="FILE", help="shape model of mean, SSM "
+                   "and SSM+GP (the packaged one of real people): one built without a person, to leave that one out")
+    p.add_argument("--device", default="cpu", help="device of networks: cpu or cuda (cpu)")
     p.add_argument("--reference", default="", metavar="METHOD", help="method that the others are tested against (the "
                    "best of each dataset)")
     p.add_argument("--no-robustness", action="store_true", help="leave the robustness curves out")
@@ -84,22 +88,21 @@ def planned_jobs(plans: Sequence[DatasetPlan], settings: EvaluationSettings, qui
     return jobs
 
 
-def collect(plans: Sequence[DatasetPlan], methods: Sequence[str], jobs: Sequence[Job], processes: int,
-            console: Console | None) -> Collected:
+def collect(work: Work, console: Console | None) -> Collected:
     """Run the jobs, with a progress bar on ``console``."""
     found = Collected()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
                TimeRemainingColumn())
     with Progress(*columns, console=console, disable=console is None, transient=True) as progress:
-        task = progress.add_task("evaluating", total=len(jobs))
-        for result in run_jobs(plans, methods, jobs, processes):
+        task = progress.add_task("evaluating", total=len(work.jobs))
+        for result in run_jobs(work):
             job = result.job
             if job.condition:
                 found.robustness.setdefault(job.condition, []).extend(result.rows)
             else:
                 found.rows.extend(result.rows)
             found.spread.extend(result.spread)
-            progress.update(task, advance=1, description=job.condition or plans[job.dataset].name)
+            progress.update(task, advance=1, description=job.condition or work.plans[job.dataset].name)
     return found
 
 
@@ -113,7 +116,8 @@ def evaluate(options: argparse.Namespace, console: Console) -> None:
     plans, notes = plan_datasets(settings, wanted)
     names = chosen_names(options.methods)
     reference = chosen_names([options.reference])[0] if options.reference else ""
-    methods, missing = open_methods(names)
+    method_options = MethodOptions(options.shape_model, options.device)
+    methods, missing = open_methods(names, method_options)
     if not methods:
         raise UsxError("there is no method to evaluate: " + "; ".join(missing))
     available = [method.name for method in methods]
@@ -124,9 +128,10 @@ def evaluate(options: argparse.Namespace, console: Console) -> None:
         console.print(note, highlight=False, markup=False)
     options.out.mkdir(parents=True, exist_ok=True)
     jobs = planned_jobs(plans, settings, options.quick, not options.no_robustness)
-    found = collect(plans, available, jobs, options.jobs, None if options.quiet else console)
+    work = Work(plans, available, method_options, jobs, options.jobs)
+    found = collect(work, None if options.quiet else console)
     report = Report(found.rows, found.robustness, found.spread, notes, reference)
-    summary = write_report(options.out, report, plans, available)
+    summary = write_report(options.out, report, work)
     for table in terminal_tables(summary):
         console.print(table)
     console.print(f"{options.out / 'table.md'}: all of it ({time.monotonic() - began:.0f} s)", highlight=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -14,7 +14,7 @@ from usx_common.errors import UsxError
 from usx_common.meshes import Mesh
 from usx_completion.completion import Completion, CompletionSettings, ShapeModelCompletion
 from usx_completion.evaluation.case import CaseInput
-from usx_completion.fit import FitSettings, default_stages
+from usx_completion.fit import FitSettings, Stage, default_stages
 from usx_completion.shape_model import PACKAGED_REAL, load_shape_model
 
 Prediction = Mesh | NDArray[np.float64]
@@ -30,6 +30,14 @@ class Method(Protocol):
     def complete(self, given: CaseInput) -> Mapping[str, Prediction]:
         """Level -> mesh or cloud (N, 3), mm, frame spine, of the levels it can complete; the same input gives the same
         answer. Raises UsxError for an input that it cannot use at all."""
+
+
+@dataclass(frozen=True)
+class MethodOptions:
+    """What factories may use: the ``shape_model`` of the shape model's rows, and the ``device`` of networks."""
+
+    shape_model: Path = PACKAGED_REAL
+    device: str = "cpu"
 
 
 class MissingWeights(UsxError):
@@ -55,13 +63,20 @@ class ShapeModelMethod:
         return fit(given.points, given.labels, given.sources)
 
 
-def modes_only() -> tuple:
+def modes_only() -> tuple[Stage, ...]:
     """Stages of a fit as long as the whole one, in which the Gaussian process has no part."""
     return tuple(replace(stage, columns="modes") if stage.columns == "all" else stage for stage in default_stages())
 
 
-def _without_weights(name: str, command: str) -> Callable[[], Method]:
-    def factory() -> Method:
+Factory = Callable[[MethodOptions], Method]
+
+
+def _shape_model(name: str) -> Factory:
+    return lambda options: ShapeModelMethod(name, options.shape_model)
+
+
+def _without_weights(name: str, command: str) -> Factory:
+    def factory(options: MethodOptions) -> Method:
         raise MissingWeights(f"{name} is left out: it has no weights here; {command}")
     return factory
 
@@ -69,10 +84,10 @@ def _without_weights(name: str, command: str) -> Callable[[], Method]:
 _TRAIN = "make them with `usx run usx_completion train --config paper_small --variant {}`"
 
 # One line for each method: its name in the tables and what makes it. A factory raises MissingWeights when it cannot.
-FACTORIES: dict[str, Callable[[], Method]] = {
-    "mean": lambda: ShapeModelMethod("mean"),
-    "SSM": lambda: ShapeModelMethod("SSM"),
-    "SSM+GP": lambda: ShapeModelMethod("SSM+GP"),
+FACTORIES: dict[str, Factory] = {
+    "mean": _shape_model("mean"),
+    "SSM": _shape_model("SSM"),
+    "SSM+GP": _shape_model("SSM+GP"),
     "US-only": _without_weights("US-only", _TRAIN.format("baseline")),
     "EF": _without_weights("EF", _TRAIN.format("ef")),
     "LF": _without_weights("LF", _TRAIN.format("lf")),
@@ -81,7 +96,7 @@ FACTORIES: dict[str, Callable[[], Method]] = {
 }
 
 
-def register(name: str, factory: Callable[[], Method]) -> None:
+def register(name: str, factory: Factory) -> None:
     """Put a method into the tables, in place of one of the same name or after the others."""
     FACTORIES[name] = factory
 
@@ -99,12 +114,12 @@ def chosen_names(wanted: Sequence[str]) -> list[str]:
     return [name for name in FACTORIES if name in asked]
 
 
-def open_methods(names: Sequence[str]) -> tuple[list[Method], list[str]]:
+def open_methods(names: Sequence[str], options: MethodOptions | None = None) -> tuple[list[Method], list[str]]:
     """The methods that can run, and a line on each that is left out."""
     methods, notes = [], []
     for name in names:
         try:
-            methods.append(FACTORIES[name]())
+            methods.append(FACTORIES[name](options or MethodOptions()))
         except MissingWeights as error:
             notes.append(str(error))
     return methods, notes

@@ -97,30 +97,42 @@ def _moved_xray(given: CaseInput, condition: Condition, number: int) -> CaseInpu
     def move(points: NDArray) -> NDArray[np.float64]:
         return (points - middle) @ (turn @ tilt).T + middle + shift
 
+    return _xray_by(given, move, turn[1:, 1:])
+
+
+def _xray_by(given: CaseInput, move: Callable[[NDArray], NDArray], turn: NDArray) -> CaseInput:
+    """The X-ray's points moved, in the cloud and in the levels' inputs; ``turn`` (2, 2): of the outline's normals."""
+    xray = given.sources == SOURCE_XRAY
     points = given.points.copy()
     points[xray] = move(points[xray])
     inputs = {}
     for level, mine in given.inputs.items():
         frame = mine.normalisation
         filled, outline = (frame.apply(move(frame.invert(cloud))) for cloud in (mine.filled, mine.outline))
-        inputs[level] = replace(mine, filled=filled, outline=outline,
-                                outline_normals=mine.outline_normals @ turn[1:, 1:].T)
+        inputs[level] = replace(mine, filled=filled, outline=outline, outline_normals=mine.outline_normals @ turn.T)
     return replace(given, points=points, inputs=inputs)
 
 
 def _cut(given: CaseInput, condition: Condition) -> CaseInput:
-    """Ultrasound taken away: the caudal end of the sweep, or the patient's right half."""
-    seen = given.points[given.sources == SOURCE_ULTRASOUND]
+    """Ultrasound taken away: the caudal end of the sweep, or the patient's right half. The X-ray is placed amid what is
+    left of it, as the paper does, so that with half of it the X-ray too lies aside."""
+    ultrasound = given.sources == SOURCE_ULTRASOUND
+    seen = given.points[ultrasound]
     low, high = seen[:, 2].min(), seen[:, 2].max()
-    border = low + condition.cut * (high - low)
-    middle = 0.5 * (seen[:, 0].min() + seen[:, 0].max())
+    border, middle = low + condition.cut * (high - low), _middle(seen)
 
     def kept(points: NDArray) -> NDArray[np.bool_]:
         rows = points[:, 2] >= border
         return rows & (points[:, 0] >= middle) if condition.half else rows
 
-    keep = (given.sources != SOURCE_ULTRASOUND) | kept(given.points)
-    return _chosen(replace(given, inputs=_changed(given, lambda points: points[kept(points)])), keep)
+    aside = np.array([_middle(seen[kept(seen)]) - middle, 0.0, 0.0]) if kept(seen).any() else np.zeros(3)
+    less = _chosen(replace(given, inputs=_changed(given, lambda points: points[kept(points)])),
+                   ~ultrasound | kept(given.points))
+    return _xray_by(less, lambda points: points + aside, np.eye(2))
+
+
+def _middle(points: NDArray) -> float:
+    return 0.5 * float(points[:, 0].min() + points[:, 0].max())
 
 
 def _noisy(given: CaseInput, noise_mm: float, random: np.random.Generator) -> CaseInput:

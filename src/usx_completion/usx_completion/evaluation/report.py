@@ -10,8 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from usx_completion.evaluation import pictures, robustness, significance
-from usx_completion.evaluation.datasets import DatasetPlan
-from usx_completion.evaluation.running import Evaluator, Job
+from usx_completion.evaluation.running import Evaluator, Job, Work
 from usx_completion.evaluation.scoring import METRICS, VertebraRow, answer
 from usx_completion.evaluation.shape_spread import SpreadRow, spread_lines
 from usx_completion.evaluation.summary import TABLE_COLUMNS, SummaryRow, best_method, by_level, summarise, write_csv
@@ -38,7 +37,7 @@ class Report:
     reference: str
 
 
-def write_report(out: Path, report: Report, plans: Sequence[DatasetPlan], methods: Sequence[str]) -> list[SummaryRow]:
+def write_report(out: Path, report: Report, work: Work) -> list[SummaryRow]:
     """Write all files into ``out``; returns the rows of table.csv."""
     plt.switch_backend("Agg")
     summary, levels = summarise(report.rows), by_level(report.rows)
@@ -49,7 +48,7 @@ def write_report(out: Path, report: Report, plans: Sequence[DatasetPlan], method
     write_csv(out / "per_level.csv", LEVEL_COLUMNS, (row.flat() for row in levels))
     write_csv(out / "significance.csv", significance.COLUMNS, (row.flat() for row in comparisons))
     pictures.draw_boxes(out / "table.png", report.rows)
-    shown = extremes(report, plans, methods)
+    shown = extremes(report, work)
     if shown:
         pictures.draw_cases(out / "cases.png", shown)
     people = len({row.subject for row in report.rows if row.dataset.startswith("real")})
@@ -71,13 +70,12 @@ def write_report(out: Path, report: Report, plans: Sequence[DatasetPlan], method
     return summary
 
 
-def extremes(report: Report, plans: Sequence[DatasetPlan], methods: Sequence[str], most: int = 4
-             ) -> list[pictures.Shown]:
+def extremes(report: Report, work: Work, most: int = 4) -> list[pictures.Shown]:
     """The best and the worst vertebra (surface distance) of each dataset's reference method, of up to ``most``
     datasets."""
-    evaluator = Evaluator(plans, methods)
+    evaluator = Evaluator(work.plans, work.methods, work.options)
     shown = []
-    for index, plan in enumerate(plans[:most]):
+    for index, plan in enumerate(work.plans[:most]):
         name = report.reference or best_method(report.rows, plan.name)
         mine = [row for row in report.rows if (row.dataset, row.method, row.part) == (plan.name, name, "whole")
                 and np.isfinite(row.metrics.assd_mm)]

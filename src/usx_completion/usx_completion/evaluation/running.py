@@ -13,7 +13,7 @@ from usx_common.errors import UsxError
 from usx_completion.data.generate import one_thread_each
 from usx_completion.evaluation.case import Case
 from usx_completion.evaluation.datasets import CaseSource, DatasetPlan
-from usx_completion.evaluation.methods import Method, open_methods
+from usx_completion.evaluation.methods import Method, MethodOptions, open_methods
 from usx_completion.evaluation.perturb import CONDITIONS, perturbed
 from usx_completion.evaluation.scoring import VertebraRow, score, true_surfaces
 from usx_completion.evaluation.shape_spread import SpreadRow, spread_of
@@ -41,9 +41,10 @@ class JobResult:
 class Evaluator:
     """Holds methods and opened datasets, and does job after job."""
 
-    def __init__(self, plans: Sequence[DatasetPlan], methods: Sequence[str]) -> None:
+    def __init__(self, plans: Sequence[DatasetPlan], methods: Sequence[str], options: MethodOptions | None = None
+                 ) -> None:
         self._plans = plans
-        self.methods: list[Method] = open_methods(methods)[0]
+        self.methods: list[Method] = open_methods(methods, options)[0]
         self._open: dict[int, CaseSource] = {}
 
     def case(self, job: Job) -> Case:
@@ -64,12 +65,12 @@ class Evaluator:
 _evaluator: Evaluator | None = None
 
 
-def _start(plans: Sequence[DatasetPlan], methods: Sequence[str]) -> None:
+def _start(plans: Sequence[DatasetPlan], methods: Sequence[str], options: MethodOptions) -> None:
     global _evaluator
     import cv2
 
     cv2.setNumThreads(1)
-    _evaluator = Evaluator(plans, methods)
+    _evaluator = Evaluator(plans, methods, options)
 
 
 def _do(job: Job) -> JobResult:
@@ -77,22 +78,32 @@ def _do(job: Job) -> JobResult:
     return _evaluator.run(job)
 
 
-def run_jobs(plans: Sequence[DatasetPlan], methods: Sequence[str], jobs: Sequence[Job], processes: int
-             ) -> Iterator[JobResult]:
+@dataclass(frozen=True)
+class Work:
+    """The datasets, the names of the methods and their options, the jobs and the number of processes."""
+
+    plans: Sequence[DatasetPlan]
+    methods: Sequence[str]
+    options: MethodOptions
+    jobs: Sequence[Job]
+    processes: int
+
+
+def run_jobs(work: Work) -> Iterator[JobResult]:
     """Results in the order of the jobs. Each process has one thread, so that sums do not depend on the machine.
 
     Raises UsxError for data that cannot be used, and when a process dies.
     """
-    arguments: tuple[Any, ...] = (plans, methods)
-    with one_thread_each(), ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=_start,
-                                                initargs=arguments) as pool:
-        waiting: deque[Future[JobResult]] = deque(pool.submit(_do, job) for job in jobs)
+    arguments: tuple[Any, ...] = (work.plans, work.methods, work.options)
+    with one_thread_each(), ProcessPoolExecutor(work.processes, mp_context=get_context("spawn"),
+                                                initializer=_start, initargs=arguments) as pool:
+        waiting: deque[Future[JobResult]] = deque(pool.submit(_do, job) for job in work.jobs)
         try:
             while waiting:
                 yield waiting.popleft().result()
         except BrokenExecutor as error:
             raise UsxError(f"a process of the evaluation died ({error}); is there enough memory for --jobs "
-                           f"{processes}?") from error
+                           f"{work.processes}?") from error
         finally:
             for future in waiting:
                 future.cancel()
