@@ -19,7 +19,6 @@ setup(
     python_requires=">=3.10",
     install_requires=['numpy>=1.26', 'scipy>=1.11', 'numba>=0.59', 'safetensors>=0.4', 'rich>=13', 'h5py>=3.8',
                       'opencv-python-headless>=4.8', 'matplotlib>=3.7', 'torch>=2.2', 'PyYAML>=6'],
-                      'opencv-python-headless>=4.8', 'matplotlib>=3.7', 'pyyaml>=6.0'],
     zip_safe=False,
     entry_points={
         "console_scripts": [

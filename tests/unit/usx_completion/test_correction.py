@@ -16,12 +16,15 @@ from usx_completion.correction import reading
 from usx_completion.correction.augment import AugmentSettings, augmented
 from usx_completion.correction.completion import CorrectionCompletion
 from usx_completion.correction.examples import ExampleMaker, partial_cloud
+from usx_completion.correction.learner import CorrectionConfiguration, CorrectionLearner
 from usx_completion.correction.loss import LossSettings, correction_loss, true_normals
 from usx_completion.correction.network import CorrectionNetwork, NetworkSettings, StageSettings, _motion
 from usx_completion.correction.nodes import choose_nodes
 from usx_completion.correction.reading import Batch
-from usx_completion.correction.weights import load_network, save_network
-from usx_completion.shape_model import PACKAGED_REAL, BadModel, load_shape_model
+from usx_completion.correction.weights import card_of, load_network
+from usx_completion.shape_model import PACKAGED_REAL, load_shape_model
+from usx_completion.training.learner import Step
+from usx_completion.training.weights import BadWeights, save_weights
 
 SMALL = NetworkSettings(stages=(StageSettings(160, 16, 1), StageSettings(240, 24, 1)), width=32, heads=2, modes=10)
 
@@ -178,21 +181,21 @@ def test_the_loss_is_nothing_at_the_truth(real_model, network, examples):
 
 def test_weights_there_and_back_and_damaged_ones(tmp_path, network, real_model, examples):
     path = tmp_path / "net.safetensors"
-    save_network(path, network, "abc", {"data": "none"})
+    save_weights(path, network.state_dict(), {**card_of(network, "abc"), "data": "none"})
     loaded, card = load_network(path, real_model, "abc")
     assert card["data"] == "none"
     with torch.inference_mode():
         before, after = (n.vertices(n(Batch.of([examples[0].scene]))[-1]) for n in (network, loaded))
-    assert (before - after).abs().max() < 0.2
-    with pytest.raises(BadModel, match="another shape model"):
+    assert torch.equal(before, after)
+    with pytest.raises(BadWeights, match="another shape model"):
         load_network(path, real_model, "abd")
     content = bytearray(path.read_bytes())
     content[-100] ^= 1
     path.write_bytes(bytes(content))
-    with pytest.raises(BadModel, match="SHA-256"):
+    with pytest.raises(BadWeights, match="SHA-256"):
         load_network(path, real_model, "abc")
     path.write_bytes(b"nothing")
-    with pytest.raises(BadModel, match="cannot be read"):
+    with pytest.raises(BadWeights, match="safetensors"):
         load_network(path, real_model, "abc")
 
 
@@ -210,3 +213,39 @@ def test_completion_answers_five_levels_or_says_why_not(network, real_model, mak
     few = cloud[1] != 22
     without = completion.complete(cloud[0][few], cloud[1][few], cloud[2][few])
     assert "L3" not in without.levels and "L3" in without.reasons
+
+
+def test_a_learner_gives_the_same_batches_in_any_number_of_processes(examples):
+    settings = CorrectionConfiguration(SMALL, LossSettings(stages=(0.5, 1.0)))
+    learner = CorrectionLearner(settings, (examples, examples), 2, 5, torch.device("cpu"))
+    whole = next(learner.batches(3, 0, 1))
+    parts = [next(learner.batches(3, rank, 2)) for rank in range(2)]
+    for k, part in enumerate(parts):
+        assert torch.equal(whole.scenes.points[k], part.scenes.points[0])
+        assert torch.equal(whole.truth[k], part.truth[0])
+    before = learner.validate()
+    assert before["normal"] < before["place"] < 8.0 and before["blind_normal"] > 0.0
+    optimiser = torch.optim.Adam(learner.module.parameters(), 3e-3)
+    first = float(learner.loss(whole, Step(0, 10))["total"])
+    for step in range(8):
+        loss = learner.loss(whole, Step(step, 10))["total"]
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    assert float(loss) < 0.9 * first
+    with pytest.raises(UsxError, match="stages"):
+        CorrectionLearner(CorrectionConfiguration(SMALL), (examples, examples), 2, 5, torch.device("cpu"))
+
+
+def test_a_pool_there_and_back(tmp_path, maker, examples):
+    from usx_completion.correction import pool
+
+    pool._makers[1900] = maker
+    pool._write((tmp_path, 0, 2, 1900))
+    for written, read in zip(examples, pool.read_pool(tmp_path), strict=True):
+        for name in ("points", "labels", "outlines", "shown", "plane", "poses", "placed"):
+            assert np.array_equal(getattr(written.scene, name), getattr(read.scene, name)), name
+        assert np.array_equal(written.vertices, read.vertices) and np.array_equal(written.displaced, read.displaced)
+    assert len(list(pool.read_pool(tmp_path, 1))) == 1
+    with pytest.raises(UsxError, match="make_pool"):
+        list(pool.read_pool(tmp_path / "none"))

@@ -33,7 +33,7 @@ class CorrectionCompletion:
 
     @staticmethod
     def load(path: Path, device: str = "cpu", settings: ObservationSettings | None = None) -> CorrectionCompletion:
-        """From a file of weights and the packaged shape model of real people. Raises BadModel."""
+        """From a file of weights and the packaged shape model of real people. Raises BadModel, BadWeights."""
         model, metadata = load_shape_model(PACKAGED_REAL)
         network, card = load_network(path, model, metadata["sha256"])
         return CorrectionCompletion(network, model, float(card.get("sigma_scale", 1.0)), device, settings)

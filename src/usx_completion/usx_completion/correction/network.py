@@ -68,6 +68,13 @@ class State:
 class CorrectionNetwork(nn.Module):
     """Answers for five levels at once. Its buffers hold the shape model it corrects."""
 
+    means: Tensor
+    normals: Tensor
+    modes: Tensor
+    mode_sd: Tensor
+    faces: Tensor
+    edges: Tensor
+
     def __init__(self, model: ShapeModel, settings: NetworkSettings | None = None) -> None:
         super().__init__()
         self.settings = settings or NetworkSettings()
@@ -111,6 +118,14 @@ class CorrectionNetwork(nn.Module):
 class Stage(nn.Module):
     """One round of looking, talking and moving."""
 
+    vertices: Tensor
+    cluster: Tensor
+    spread_rows: Tensor
+    spread_weights: Tensor
+    token_rows: Tensor
+    token_weights: Tensor
+    share: Tensor
+
     def __init__(self, network: CorrectionNetwork, nodes: NodeSet, settings: StageSettings) -> None:
         super().__init__()
         self._network = [network]  # in a list, so that it is no child of its own child
@@ -136,8 +151,8 @@ class Stage(nn.Module):
         self.to_level = _mlp(width, width, 6 + whole.modes)
         self.to_spine = _mlp(width, 64, 3)
         for head in (self.to_node, self.to_level, self.to_spine):  # at first the prior stays where it is
-            nn.init.zeros_(head[-1].weight)
-            nn.init.zeros_(head[-1].bias)
+            for parameter in head[-1].parameters():
+                nn.init.zeros_(parameter)
 
     def forward(self, batch: reading.Batch, state: State) -> State:
         """The state after this stage."""

@@ -43,13 +43,18 @@ def read_file(path: Path) -> list[Example]:
     return examples
 
 
-def read_pool(folder: Path) -> Iterator[Example]:
-    """All examples of a folder."""
-    files = sorted(folder.glob("examples_*.npz"))
+def read_pool(folder: Path, most: int = 0) -> Iterator[Example]:
+    """All examples of a folder, or the first ``most``. Raises UsxError where there are none."""
+    files = sorted(path for path in folder.glob("examples_*.npz") if not path.stem.endswith(".part"))
     if not files:
-        raise UsxError(f"{folder} holds no examples_*.npz: make a pool first")
+        raise UsxError(f"{folder} holds no examples_*.npz: make them with make_pool")
+    count = 0
     for path in files:
-        yield from read_file(path)
+        for example in read_file(path):
+            if 0 < most <= count:
+                return
+            yield example
+            count += 1
 
 
 def _file(folder: Path, first: int) -> Path:
@@ -77,6 +82,6 @@ def _write(task: tuple[Path, int, int, int]) -> str:
     for name in ("blind_poses", "displaced"):
         arrays[name] = np.stack([getattr(example, name) for example in examples])
     partial = _file(folder, first).with_suffix(".part.npz")
-    np.savez(partial, **arrays)
+    np.savez(partial, allow_pickle=False, **arrays)
     partial.replace(_file(folder, first))
     return f"{_file(folder, first).name}: {len(examples)} spines, {failed} left out"

@@ -13,7 +13,8 @@ import torch
 from usx_common.errors import UsxError
 from usx_completion.training.learner import Learner
 
-MODELS = {"paper": "usx_completion.paper.learner:make_learner"}
+MODELS = {"paper": "usx_completion.paper.learner:make_learner",
+          "correction": "usx_completion.correction.learner:make_learner"}
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,134 @@
+"""The correction network as something to train: a pool of examples, made harder anew every time, and its loss."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from usx_common.errors import UsxError
+from usx_completion.correction.augment import AugmentSettings, augmented
+from usx_completion.correction.examples import Example
+from usx_completion.correction.loss import LossSettings, correction_loss, true_normals
+from usx_completion.correction.network import CorrectionNetwork, NetworkSettings
+from usx_completion.correction.pool import read_pool
+from usx_completion.correction.reading import Batch
+from usx_completion.correction.weights import card_of
+from usx_completion.shape_model import PACKAGED_REAL, load_shape_model
+from usx_completion.training.configuration import as_text, build
+from usx_completion.training.learner import Step
+from usx_completion.training.models import Request
+
+AT_ONCE = 4
+STREAM = 0x434F5252
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """``validated``: spines that validation looks at; ``most``: spines of the pool that are read (0: all)."""
+
+    validated: int = 40
+    most: int = 0
+
+
+@dataclass(frozen=True)
+class CorrectionConfiguration:
+    """What a configuration says of the model: sections ``network``, ``loss``, ``augment`` and ``data``."""
+
+    network: NetworkSettings = field(default_factory=NetworkSettings)
+    loss: LossSettings = field(default_factory=LossSettings)
+    augment: AugmentSettings = field(default_factory=AugmentSettings)
+    data: DataSettings = field(default_factory=DataSettings)
+
+
+@dataclass(frozen=True)
+class TrainingBatch:
+    """Scenes, true vertices (B, L, V, 3) mm and the X-ray's displacements (B, L, 2) mm on the device."""
+
+    scenes: Batch
+    truth: Tensor
+    displaced: Tensor
+
+    @staticmethod
+    def of(examples: list[Example], device: torch.device | str) -> TrainingBatch:
+        """The examples stacked."""
+        truth = torch.from_numpy(np.stack([example.vertices for example in examples])).to(device)
+        displaced = torch.from_numpy(np.stack([example.displaced for example in examples])).to(device)
+        return TrainingBatch(Batch.of([example.scene for example in examples], device), truth, displaced)
+
+
+class CorrectionLearner:
+    """See `usx_completion.training.learner.Learner`. ``size``: spines of a batch over all processes."""
+
+    def __init__(self, configuration: CorrectionConfiguration, pools: tuple[list[Example], list[Example]], size: int,
+                 seed: int, device: torch.device) -> None:
+        torch.manual_seed(seed)
+        model, metadata = load_shape_model(PACKAGED_REAL)
+        self.module = CorrectionNetwork(model, configuration.network)
+        self._training, self._validation = pools
+        self.samples = len(self._training)
+        self.card = {**card_of(self.module, metadata["sha256"]), "loss": as_text(configuration.loss),
+                     "augment": as_text(configuration.augment), "examples": str(self.samples), "seed": str(seed),
+                     "licence": metadata.get("licence", "")}
+        if not len(configuration.loss.stages) == len(configuration.network.stages):
+            raise UsxError(f"loss.stages = {configuration.loss.stages} must have a weight for each of the "
+                           f"{len(configuration.network.stages)} stages of the network")
+        self._settings, self._size, self._seed, self._device = configuration, size, seed, device
+
+    def loss(self, batch: TrainingBatch, step: Step) -> dict[str, Tensor]:
+        """Terms of `loss.correction_loss`."""
+        states = self.module(batch.scenes)
+        return correction_loss(self.module, batch.scenes, states, batch.truth, batch.displaced, self._settings.loss)
+
+    def batches(self, first: int, rank: int, world: int) -> Iterator[TrainingBatch]:
+        """Random examples, each made harder by a draw of its place in the sequence."""
+        share, number = self._size // world, first
+        while True:
+            places = range(number * self._size + rank * share, number * self._size + (rank + 1) * share)
+            yield TrainingBatch.of([self._harder(place) for place in places], self._device)
+            number += 1
+
+    def validate(self) -> dict[str, float]:
+        """Means in mm over spines as they were seen, and over the same with the X-ray hidden ("blind")."""
+        figures: dict[str, list[float]] = {}
+        for start in range(0, len(self._validation), AT_ONCE):
+            examples = self._validation[start:start + AT_ONCE]
+            for name, kind in (("", examples), ("blind_", [_blind(example) for example in examples])):
+                batch = TrainingBatch.of(kind, self._device)
+                state = self.module(batch.scenes)[-1]
+                error = self.module.vertices(state) - batch.truth
+                along = (error * true_normals(batch.truth, self.module.faces)).sum(dim=-1)
+                scaled = along.abs() * torch.exp(-state.log_sigma)
+                figures.setdefault(f"{name}normal", []).append(float(along.abs().mean()))
+                figures.setdefault(f"{name}place", []).append(float(error.norm(dim=-1).mean()))
+                figures.setdefault(f"{name}within_sigma", []).append(float((scaled < 1.0).float().mean()))
+        return {name: float(np.mean(values)) for name, values in figures.items()}
+
+    def _harder(self, place: int) -> Example:
+        random = np.random.default_rng(np.random.SeedSequence([STREAM, self._seed, place]))
+        return augmented(self._training[int(random.integers(self.samples))], self._settings.augment, random)
+
+
+def _blind(example: Example) -> Example:
+    return augmented(example, AugmentSettings(blind=1.0, noise_most=0.0, thinned_least=1.0, cut=0.0, holes=0, stray=0.0,
+                                              unlabelled=0.0, mislabelled=0.0, common_turn_sd=0.0, common_move_sd=0.0,
+                                              level_turn_sd=0.0, level_move_sd=0.0), np.random.default_rng(0))
+
+
+def make_learner(request: Request) -> CorrectionLearner:
+    """The learner of a configuration's sections; ``data``: folder of `make_pool` with train/ and val/.
+
+    Raises UsxError for a bad setting or folder, or a variant, which this model has not.
+    """
+    if request.variant:
+        raise UsxError(f"--variant {request.variant} is for the paper's network; this model has none")
+    values = {key: value for key, value in request.sections.items() if key not in ("model", "training")}
+    settings = build(CorrectionConfiguration, values, "configuration")
+    folder = Path(request.data)
+    training = list(read_pool(folder / "train", settings.data.most))
+    validation = list(read_pool(folder / "val", settings.data.validated))
+    return CorrectionLearner(settings, (training, validation), request.size, request.seed, request.device)
