@@ -14,19 +14,26 @@ import numpy as np
 from usx_common.errors import UsxError
 from usx_completion.correction.examples import Example, ExampleMaker
 from usx_completion.correction.scene import Scene
+from usx_completion.data.generate import ONE_THREAD
 from usx_completion.shape_model import PACKAGED_REAL, load_shape_model
 
 PER_FILE = 100
 
 
-def write_pool(folder: Path, count: int, seed: int, jobs: int = 2) -> None:
-    """``count`` examples of a seed as ``examples_00000.npz`` .. in a folder; files that are there are kept."""
+def write_pool(folder: Path, count: int, seed: int, jobs: int = 2) -> Iterator[tuple[int, int]]:
+    """Write ``count`` examples of a seed as ``examples_000000.npz`` .. into a folder, in parallel.
+
+    Yields, file by file, how many spines it holds and how many were left out. Files that are there are kept, so that a
+    stopped run goes on; they count as whole.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    wanted = [first for first in range(0, count, PER_FILE) if not _file(folder, first).exists()]
-    os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), "1"))
+    parts = [(folder, first, min(PER_FILE, count - first), seed) for first in range(0, count, PER_FILE)]
+    there = [part for part in parts if _file(folder, part[1]).exists()]
+    for _, _, size, _ in there:
+        yield size, 0
+    os.environ.update(ONE_THREAD)
     with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
-        for done in pool.map(_write, [(folder, first, min(PER_FILE, count - first), seed) for first in wanted]):
-            print(done, flush=True)
+        yield from pool.map(_write, [part for part in parts if part not in there])
 
 
 def read_file(path: Path) -> list[Example]:
@@ -64,7 +71,7 @@ def _file(folder: Path, first: int) -> Path:
 _makers: dict[int, ExampleMaker] = {}
 
 
-def _write(task: tuple[Path, int, int, int]) -> str:
+def _write(task: tuple[Path, int, int, int]) -> tuple[int, int]:
     folder, first, count, seed = task
     if seed not in _makers:
         _makers[seed] = ExampleMaker(load_shape_model(PACKAGED_REAL)[0], seed)
@@ -84,4 +91,4 @@ def _write(task: tuple[Path, int, int, int]) -> str:
     partial = _file(folder, first).with_suffix(".part.npz")
     np.savez(partial, allow_pickle=False, **arrays)
     partial.replace(_file(folder, first))
-    return f"{_file(folder, first).name}: {len(examples)} spines, {failed} left out"
+    return len(examples), failed
