@@ -74,8 +74,10 @@ def test_motions_are_those_of_the_rotation_vector():
         np.testing.assert_allclose(matrix[:3, 3], 5.0 * row[3:], atol=1e-5)
 
 
-def test_an_untrained_network_answers_with_the_prior_where_it_was_placed(real_model, examples):
+def test_an_untrained_network_without_trust_answers_with_the_prior_where_it_was_placed(real_model, examples):
     network = CorrectionNetwork(real_model, SMALL)
+    for stage in network.stages:
+        torch.nn.init.zeros_(stage.trust)
     with torch.inference_mode():
         answer = network.vertices(network(Batch.of([examples[0].scene]))[-1])[0].numpy()
     poses = examples[0].scene.poses
@@ -143,6 +145,25 @@ def test_nearest_points_are_the_nearest(examples, real_model):
     assert close.sum() > 50 and exist[0, 2].numpy()[close].all()
     found = features[0, 2, :, 0, 4].numpy()
     np.testing.assert_allclose(found[close] / reading.CENTIMETRE, gaps.min(axis=1)[close], atol=1e-2)
+
+
+def test_the_suggested_step_brings_a_displaced_level_back(real_model):
+    """Points that lie on the mean vertebra itself, which is turned and moved away from them by a known small motion."""
+    places = torch.from_numpy(real_model.means[:, ::4].astype(np.float32))[None]
+    normals = np.stack([vertex_normals(Mesh(m, real_model.faces))[::4] for m in real_model.means]).astype(np.float32)
+    asked = torch.tensor([0.2, -0.1, 0.15, 0.3, -0.2, 0.25])
+    motion = _motion(asked[None])[0]
+    target = places @ motion[:3, :3].T + motion[:3, 3]
+    offset = (target - places) * reading.CENTIMETRE
+    facing = torch.from_numpy(normals)[None]
+    along = (offset * facing).sum(dim=-1, keepdim=True)
+    near = torch.cat([offset, along, torch.zeros(*offset.shape[:3], 7)], dim=-1)[..., None, :]
+    near[..., 9] = 1.0
+    everywhere = torch.ones(near.shape[:3])
+    none = torch.zeros(5, 0, places.shape[2])
+    step, share = reading.suggested_step(near, everywhere, places, facing[0], none, torch.zeros(1, 5, 0))
+    assert step.shape == (1, 5, 6) and (share > 0.5).all()
+    np.testing.assert_allclose(step[0].numpy(), np.tile(asked, (5, 1)), atol=0.08)
 
 
 def test_a_corrected_outline_is_turned_about_the_middle(examples):

@@ -22,6 +22,7 @@ from usx_completion.correction.nodes import NodeSet, choose_nodes
 from usx_completion.shape_model import ShapeModel
 
 COARSE = 96
+TRUST = 0.3  # at first, in the step that near points suggest
 
 
 @dataclass(frozen=True)
@@ -141,35 +142,38 @@ class Stage(nn.Module):
         self.outline = _mlp(reading.XRAY_FEATURES, 32, 32)
         self.place = nn.Parameter(torch.randn(settings.nodes, 32) * 0.1)
         self.node = _mlp(48 * 2 + 32 + 32 + 12, hidden * 2, hidden)
+        self.belief = nn.Linear(hidden, 1)
         self.token = nn.Linear(hidden * 2, width)
         self.token_place = nn.Parameter(torch.randn(levels, settings.tokens, width) * 0.02)
+        self.hint = nn.Linear(7 + whole.modes, width)
+        self.trust = nn.Parameter(torch.full((6 + whole.modes,), TRUST))
         self.level = nn.Parameter(torch.randn(levels, width) * 0.02)
         self.spine = nn.Parameter(torch.randn(1, width) * 0.02)
         self.blocks = nn.ModuleList(Block(width, whole.heads) for _ in range(settings.blocks))
         self.norm = nn.LayerNorm(width)
         self.to_node = _mlp(hidden + width * 2, width, 4)
-        self.to_level = _mlp(width, width, 6 + whole.modes)
+        self.to_level = _mlp(width * 2 + 7 + whole.modes, width, 6 + whole.modes)
         self.to_spine = _mlp(width, 64, 3)
-        for head in (self.to_node, self.to_level, self.to_spine):  # at first the prior stays where it is
+        for head in (self.to_node, self.to_level, self.to_spine):  # at first only what is suggested is done
             for parameter in head[-1].parameters():
                 nn.init.zeros_(parameter)
 
     def forward(self, batch: reading.Batch, state: State) -> State:
         """The state after this stage."""
-        features = self._look(batch, state)
-        tokens, levels, spine = self._talk(features)
-        return self._move(state, features, tokens, levels, spine)
+        features, hint = self._look(batch, state)
+        tokens, levels, spine = self._talk(features, hint)
+        return self._move(state, features, tokens, torch.cat([levels, tokens.mean(dim=2), hint], dim=-1), spine)
 
-    def _look(self, batch: reading.Batch, state: State) -> Tensor:
-        """(B, L, M, hidden) what every node knows."""
+    def _look(self, batch: reading.Batch, state: State) -> tuple[Tensor, Tensor]:
+        """(B, L, M, hidden) what every node knows, and (B, L, 7 + K) the step that near points suggest."""
         network = self._network[0]
         places = network.local(state, self.vertices)
         normals = network.normals[:, self.vertices]
         near, exist = reading.see_ultrasound(batch, state.poses, places, normals, self._coarse,
                                              network.settings.neighbours)
-        near = self.point(near) * exist[..., None]
+        told = self.point(near) * exist[..., None]
         count = exist.sum(dim=3, keepdim=True).clamp(min=1)
-        seen = torch.cat([near.amax(dim=3), near.sum(dim=3) / count], dim=-1)
+        seen = torch.cat([told.amax(dim=3), told.sum(dim=3) / count], dim=-1)
         outline = self.outline(reading.see_xray(batch, state.poses, places, state.xray))
         spines = len(places)
         fixed = torch.cat([network.means[:, self.vertices] * 0.05, normals], dim=-1).expand(spines, -1, -1, -1)
@@ -177,9 +181,13 @@ class Stage(nn.Module):
         rotation = state.poses[..., :3, :3].flatten(2)[..., [5, 2, 1]]  # tilt, and little of the rest
         rotation = rotation[:, :, None].expand(-1, -1, places.shape[2], -1)
         embedding = self.place.expand(spines, places.shape[1], -1, -1)
-        return self.node(torch.cat([seen, outline, embedding, fixed, change, rotation], dim=-1))
+        features = self.node(torch.cat([seen, outline, embedding, fixed, change, rotation], dim=-1))
+        believed = 2.0 * torch.sigmoid(self.belief(features)[..., 0]) * exist[..., 0]
+        shifts = torch.einsum("lk,kmc,lmc->lkm", network.mode_sd, network.modes[:, self.vertices], normals)
+        step, asking = reading.suggested_step(near, believed, places, normals, shifts, state.scores)
+        return features, torch.cat([step, asking], dim=-1)
 
-    def _talk(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _talk(self, features: Tensor, hint: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(B, L, T, width) tokens, (B, L, width) levels and (B, width) spine, after attention among all of them."""
         spines, levels = features.shape[:2]
         mean = torch.einsum("tm,blmh->blth", self.share, features)
@@ -188,7 +196,7 @@ class Stage(nn.Module):
         most = most.scatter_reduce(2, index, features, "amax")
         tokens = self.token(torch.cat([mean, most], dim=-1)) + self.token_place
         count = tokens.shape[2]
-        everything = torch.cat([tokens.flatten(1, 2), self.level.expand(spines, -1, -1),
+        everything = torch.cat([tokens.flatten(1, 2), self.level + self.hint(hint),
                                 self.spine.expand(spines, -1, -1)], dim=1)
         for block in self.blocks:
             everything = block(everything)
@@ -198,9 +206,9 @@ class Stage(nn.Module):
 
     def _move(self, state: State, features: Tensor, tokens: Tensor, levels: Tensor, spine: Tensor) -> State:
         told = (tokens[:, :, self.token_rows] * self.token_weights[..., None]).sum(dim=3)
-        answer = self.to_node(torch.cat([features, told, levels[:, :, None].expand_as(told)], dim=-1))
+        answer = self.to_node(torch.cat([features, told, levels[:, :, None, :told.shape[-1]].expand_as(told)], dim=-1))
         spread = (answer[:, :, self.spread_rows] * self.spread_weights[..., None]).sum(dim=3)
-        whole = self.to_level(levels)
+        whole = self.to_level(levels) + self.trust * levels[..., -len(self.trust) - 1:-1]
         poses = state.poses @ _motion(whole[..., :6])
         return State(poses, state.scores + whole[..., 6:], state.offsets + 5.0 * spread[..., :3],
                      state.xray + self.to_spine(spine) * spine.new_tensor([5.0, 5.0, 0.1]), spread[..., 3])
