@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation
 from usx_common.errors import UsxError
 from usx_common.levels import LEVELS
 from usx_common.meshes import Mesh, vertex_normals
-from usx_completion.correction import reading
+from usx_completion.correction import reading, suggestion
 from usx_completion.correction.augment import AugmentSettings, augmented
 from usx_completion.correction.completion import CorrectionCompletion
 from usx_completion.correction.examples import ExampleMaker, partial_cloud
@@ -159,11 +159,37 @@ def test_the_suggested_step_brings_a_displaced_level_back(real_model):
     along = (offset * facing).sum(dim=-1, keepdim=True)
     near = torch.cat([offset, along, torch.zeros(*offset.shape[:3], 7)], dim=-1)[..., None, :]
     near[..., 9] = 1.0
+    near[..., 9:] = 1.0
     everywhere = torch.ones(near.shape[:3])
-    none = torch.zeros(5, 0, places.shape[2])
-    step, share = reading.suggested_step(near, everywhere, places, facing[0], none, torch.zeros(1, 5, 0))
-    assert step.shape == (1, 5, 6) and (share > 0.5).all()
-    np.testing.assert_allclose(step[0].numpy(), np.tile(asked, (5, 1)), atol=0.08)
+    equations = [suggestion.ultrasound_equations(near, everywhere, facing[0])]
+    step = suggestion.suggested_step(equations, places, torch.zeros(5, 0, places.shape[2], 3), torch.zeros(1, 5, 0))
+    assert step.shape == (1, 5, 7) and (step[..., 6] > 0.5).all()
+    np.testing.assert_allclose(step[0, :, :6].numpy(), np.tile(asked, (5, 1)), atol=0.08)
+
+
+def test_the_suggested_step_follows_the_xray_where_the_body_shows(real_model, examples):
+    """The prior at the true place but 3 mm too far back and 2 mm too high: outlines alone bring it back."""
+    example = examples[0]
+    scene = example.scene
+    poses = []
+    for mean, true in zip(real_model.means, example.vertices.astype(float), strict=True):
+        turn, _ = Rotation.align_vectors(true - true.mean(axis=0), mean - mean.mean(axis=0))
+        pose = np.eye(4)
+        pose[:3, :3] = turn.as_matrix()
+        pose[:3, 3] = true.mean(axis=0) - turn.as_matrix() @ mean.mean(axis=0) + [0.0, 3.0, 2.0]
+        poses.append(pose)
+    batch = Batch.of([replace(scene, poses=np.stack(poses))])
+    places = torch.from_numpy(real_model.means[:, ::4].astype(np.float32))[None]
+    body = torch.from_numpy(real_model.body[::4].copy())
+    rim = reading.see_xray(batch, batch.poses, places, torch.zeros(1, 3))
+    seen = [suggestion.xray_equations(rim, torch.ones(places.shape[:3]), places, body)]
+    step = suggestion.suggested_step(seen, places, torch.zeros(5, 0, places.shape[2], 3), torch.zeros(1, 5, 0))[0]
+    moved = _motion(step[:, :6]).numpy()
+    centre = real_model.means[:, real_model.body].mean(axis=1)
+    turned = np.einsum("lij,lj->li", moved[:, :3, :3], centre) + moved[:, :3, 3] - centre
+    shift = np.einsum("lij,lj->li", np.stack(poses)[:, :3, :3], turned).mean(axis=0)
+    # more than half of the way in one step, and not across the X-ray, which does not tell
+    assert np.linalg.norm(shift[1:] + [3.0, 2.0]) < 0.5 * np.hypot(3.0, 2.0) and abs(shift[0]) < 0.5
 
 
 def test_a_corrected_outline_is_turned_about_the_middle(examples):

@@ -19,6 +19,7 @@ from usx_common.errors import UsxError
 from usx_common.meshes import Mesh, vertex_normals
 from usx_completion.correction import reading
 from usx_completion.correction.nodes import NodeSet, choose_nodes
+from usx_completion.correction.suggestion import suggested_step, ultrasound_equations, xray_equations
 from usx_completion.shape_model import ShapeModel
 
 COARSE = 96
@@ -75,6 +76,7 @@ class CorrectionNetwork(nn.Module):
     mode_sd: Tensor
     faces: Tensor
     edges: Tensor
+    body: Tensor
 
     def __init__(self, model: ShapeModel, settings: NetworkSettings | None = None) -> None:
         super().__init__()
@@ -84,6 +86,7 @@ class CorrectionNetwork(nn.Module):
         normals = np.stack([vertex_normals(Mesh(mean, model.faces)) for mean in model.means])
         self._keep(means=model.means, normals=normals, modes=model.modes[:count], mode_sd=model.mode_sd[:, :count])
         self.register_buffer("faces", torch.from_numpy(model.faces.astype(np.int64)), persistent=False)
+        self.register_buffer("body", torch.from_numpy(model.body.copy()), persistent=False)
         self.register_buffer("edges", torch.from_numpy(_edges(model.faces)), persistent=False)
         self.stages = nn.ModuleList(
             Stage(self, choose_nodes(model, stage.nodes, stage.tokens), stage) for stage in self.settings.stages)
@@ -126,6 +129,7 @@ class Stage(nn.Module):
     token_rows: Tensor
     token_weights: Tensor
     share: Tensor
+    body: Tensor
 
     def __init__(self, network: CorrectionNetwork, nodes: NodeSet, settings: StageSettings) -> None:
         super().__init__()
@@ -134,25 +138,26 @@ class Stage(nn.Module):
         self._coarse = np.linspace(0, settings.nodes - 1, min(COARSE, settings.nodes)).astype(np.int64)
         for name in ("vertices", "cluster", "spread_rows", "spread_weights", "token_rows", "token_weights"):
             self.register_buffer(name, torch.from_numpy(getattr(nodes, name)), persistent=False)
+        self.register_buffer("body", network.body[self.vertices], persistent=False)
         share = torch.zeros(settings.tokens, settings.nodes)
         share[self.cluster, torch.arange(settings.nodes)] = 1.0
         self.register_buffer("share", share / share.sum(dim=1, keepdim=True), persistent=False)
-        hidden, width = 64, whole.width
+        hidden, width, hint = 64, whole.width, 6 + whole.modes + 2
         self.point = _mlp(reading.ULTRASOUND_FEATURES, 32, 48)
         self.outline = _mlp(reading.XRAY_FEATURES, 32, 32)
         self.place = nn.Parameter(torch.randn(settings.nodes, 32) * 0.1)
         self.node = _mlp(48 * 2 + 32 + 32 + 12, hidden * 2, hidden)
-        self.belief = nn.Linear(hidden, 1)
+        self.belief = nn.Linear(hidden, 2)
         self.token = nn.Linear(hidden * 2, width)
         self.token_place = nn.Parameter(torch.randn(levels, settings.tokens, width) * 0.02)
-        self.hint = nn.Linear(7 + whole.modes, width)
+        self.hint = nn.Linear(hint, width)
         self.trust = nn.Parameter(torch.full((6 + whole.modes,), TRUST))
         self.level = nn.Parameter(torch.randn(levels, width) * 0.02)
         self.spine = nn.Parameter(torch.randn(1, width) * 0.02)
         self.blocks = nn.ModuleList(Block(width, whole.heads) for _ in range(settings.blocks))
         self.norm = nn.LayerNorm(width)
         self.to_node = _mlp(hidden + width * 2, width, 4)
-        self.to_level = _mlp(width * 2 + 7 + whole.modes, width, 6 + whole.modes)
+        self.to_level = _mlp(width * 2 + hint, width, 6 + whole.modes)
         self.to_spine = _mlp(width, 64, 3)
         for head in (self.to_node, self.to_level, self.to_spine):  # at first only what is suggested is done
             for parameter in head[-1].parameters():
@@ -165,7 +170,7 @@ class Stage(nn.Module):
         return self._move(state, features, tokens, torch.cat([levels, tokens.mean(dim=2), hint], dim=-1), spine)
 
     def _look(self, batch: reading.Batch, state: State) -> tuple[Tensor, Tensor]:
-        """(B, L, M, hidden) what every node knows, and (B, L, 7 + K) the step that near points suggest."""
+        """(B, L, M, hidden) what every node knows, and (B, L, 8 + K) the step that this suggests."""
         network = self._network[0]
         places = network.local(state, self.vertices)
         normals = network.normals[:, self.vertices]
@@ -174,7 +179,8 @@ class Stage(nn.Module):
         told = self.point(near) * exist[..., None]
         count = exist.sum(dim=3, keepdim=True).clamp(min=1)
         seen = torch.cat([told.amax(dim=3), told.sum(dim=3) / count], dim=-1)
-        outline = self.outline(reading.see_xray(batch, state.poses, places, state.xray))
+        rim = reading.see_xray(batch, state.poses, places, state.xray)
+        outline = self.outline(rim)
         spines = len(places)
         fixed = torch.cat([network.means[:, self.vertices] * 0.05, normals], dim=-1).expand(spines, -1, -1, -1)
         change = (places - network.means[:, self.vertices]) * reading.CENTIMETRE
@@ -182,10 +188,11 @@ class Stage(nn.Module):
         rotation = rotation[:, :, None].expand(-1, -1, places.shape[2], -1)
         embedding = self.place.expand(spines, places.shape[1], -1, -1)
         features = self.node(torch.cat([seen, outline, embedding, fixed, change, rotation], dim=-1))
-        believed = 2.0 * torch.sigmoid(self.belief(features)[..., 0]) * exist[..., 0]
-        shifts = torch.einsum("lk,kmc,lmc->lkm", network.mode_sd, network.modes[:, self.vertices], normals)
-        step, asking = reading.suggested_step(near, believed, places, normals, shifts, state.scores)
-        return features, torch.cat([step, asking], dim=-1)
+        believed = 2.0 * torch.sigmoid(self.belief(features))
+        equations = [ultrasound_equations(near, believed[..., 0], normals),
+                     xray_equations(rim, believed[..., 1], places, self.body)]
+        modes = torch.einsum("lk,kmc->lkmc", network.mode_sd, network.modes[:, self.vertices])
+        return features, suggested_step(equations, places, modes, state.scores)
 
     def _talk(self, features: Tensor, hint: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(B, L, T, width) tokens, (B, L, width) levels and (B, width) spine, after attention among all of them."""
@@ -208,7 +215,7 @@ class Stage(nn.Module):
         told = (tokens[:, :, self.token_rows] * self.token_weights[..., None]).sum(dim=3)
         answer = self.to_node(torch.cat([features, told, levels[:, :, None, :told.shape[-1]].expand_as(told)], dim=-1))
         spread = (answer[:, :, self.spread_rows] * self.spread_weights[..., None]).sum(dim=3)
-        whole = self.to_level(levels) + self.trust * levels[..., -len(self.trust) - 1:-1]
+        whole = self.to_level(levels) + self.trust * levels[..., -len(self.trust) - 2:-2]
         poses = state.poses @ _motion(whole[..., :6])
         return State(poses, state.scores + whole[..., 6:], state.offsets + 5.0 * spread[..., :3],
                      state.xray + self.to_spine(spine) * spine.new_tensor([5.0, 5.0, 0.1]), spread[..., 3])

@@ -20,8 +20,6 @@ REACH_MM = 22.0
 FAR_MM = 30.0
 ULTRASOUND_FEATURES = 11
 XRAY_FEATURES = 11
-HINT_REACH = 0.8  # cm; farther points hardly count
-HINT_DATA = 60.0  # neighbouring points share their error: a level is seen in so many places at most
 
 
 @dataclass(frozen=True)
@@ -101,32 +99,6 @@ def _point_features(batch: Batch, b: int, rows: Tensor, gaps: Tensor, poses: Ten
     rival = torch.stack([own, (other - own).clamp(-20.0, 20.0)], dim=-1) * CENTIMETRE
     exists = (rows >= 0).float()[..., None]
     return torch.cat([offset, along, distance, relation, rival, exists], dim=-1) * exists
-
-
-def suggested_step(near: Tensor, believed: Tensor, places: Tensor, normals: Tensor, shifts: Tensor, scores: Tensor
-                   ) -> tuple[Tensor, Tensor]:
-    """The step (B, L, 6 + K) of pose and modes that nodes' nearest points ask for, and the share (B, L, 1) that asks.
-
-    One Gauss-Newton step of point-to-plane distances (Chen and Medioni, 1992) with a prior of 0.1 rad and 5 mm on the
-    motion and of one standard deviation on each mode. ``near`` as of `see_ultrasound`; ``believed`` (B, L, M): the
-    nodes' weights; ``shifts`` (L, K, M): how far a standard deviation of a mode moves each node along its normal, mm;
-    ``scores`` (B, L, K) so far.
-    """
-    offset, along = near[..., 0, :3], near[..., 0, 3]
-    gap = offset.norm(dim=-1)
-    rival = near[..., 0, 9] + 0.5 > 0.0  # not much nearer to another level
-    weight = believed * rival * torch.exp(-(gap / HINT_REACH).square())
-    arm = places * CENTIMETRE
-    facing = normals.expand_as(arm)
-    modes = (shifts * CENTIMETRE).transpose(1, 2).expand(len(places), -1, -1, -1)
-    jacobian = torch.cat([torch.cross(arm, facing, dim=-1) * 0.1, facing * 0.5, modes], dim=-1)
-    count = weight.sum(dim=-1, keepdim=True)
-    share = (HINT_DATA / count.clamp(min=HINT_DATA))[..., None] * weight[..., None] / 0.01  # 1 mm; errors are shared
-    weighted = (jacobian * share).transpose(-1, -2)
-    prior = torch.ones(jacobian.shape[-1], device=near.device)
-    held = torch.cat([scores.new_zeros(*scores.shape[:2], 6), scores], dim=-1)
-    asked = (weighted @ along[..., None])[..., 0] - prior * held
-    return torch.linalg.solve(weighted @ jacobian + torch.diag(prior), asked), count / near.shape[2]
 
 
 def see_xray(batch: Batch, poses: Tensor, places: Tensor, correction: Tensor) -> Tensor:
