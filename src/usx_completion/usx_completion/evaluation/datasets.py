@@ -113,6 +113,8 @@ def plan_datasets(settings: EvaluationSettings, wanted: Wanted) -> tuple[list[Da
     plans += _mesh_plans(settings, wanted)
     if wanted.acquisitions:
         folders = tuple(wanted.acquisitions)
+        for folder in folders:
+            acquisition_case(CaseName(ACQUISITION, 0), folder)  # a bad one is told now, and not after all the others
         plans.append(DatasetPlan(ACQUISITION, len(folders), recorded=folders))
     elif not wanted.datasets or ACQUISITION in wanted.datasets:
         notes.append("acquisition is left out: give --acquisition DIR, what `usx run usx_bringup demo --out DIR` wrote")
