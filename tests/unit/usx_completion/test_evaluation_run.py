@@ -158,6 +158,8 @@ def test_a_folder_of_people_gives_rows_of_both_presets(tmp_path, data_spine):
     plans, _ = plan_datasets(read_settings(), wanted)
     assert [(plan.name, plan.cases) for plan in plans] == [("synthetic-paper", 1), ("clinic-paper", 2),
                                                            ("clinic-realistic", 2)]
+    alone, _ = plan_datasets(read_settings(), Wanted(["meshes"], folder, "LPS"))
+    assert [(plan.name, plan.cases) for plan in alone] == [("clinic-paper", 6), ("clinic-realistic", 6)]
     case = plans[1].open().case(1)
     assert (case.dataset, case.subject, list(case.truth)) == ("clinic-paper", "bea", list(LEVELS))
     assert list(case.given.inputs) == list(LEVELS)
@@ -221,6 +223,7 @@ def test_a_folder_that_is_no_acquisition_is_refused(recorded, tmp_path, spoil, m
 @pytest.mark.parametrize("options, message", [
     (["--jobs", "0"], "--jobs 0 must be within"),
     (["--datasets", "everything"], "dataset 'everything' is unknown"),
+    (["--datasets", "meshes"], "dataset meshes needs --meshes DIR"),
     (["--methods", "best"], "method 'best' is unknown"),
     (["--methods", "usx"], "there is no method to evaluate"),
     (["--methods", "mean", "--reference", "SSM"], "--reference SSM is not among"),

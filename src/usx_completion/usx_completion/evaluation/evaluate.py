@@ -45,7 +45,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the results")
     p.add_argument("--quick", action="store_true", help="few spines: to see that all works")
     p.add_argument("--datasets", nargs="+", default=[], metavar="NAME", help="synthetic-paper, synthetic-realistic, "
-                   "real-paper, real-realistic, acquisition (all that can be made)")
+                   "real-paper, real-realistic, acquisition, meshes (all that can be made)")
     p.add_argument("--methods", nargs="+", default=[], metavar="NAME",
                    help=f"{', '.join(FACTORIES)} (all that can run)")
     p.add_argument("--meshes", type=Path, metavar="DIR", help="also people of this folder: one sub-folder each, L1..L5 "
