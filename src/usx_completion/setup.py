@@ -11,14 +11,14 @@ setup(
     maintainer_email="maintainers@usx-suite.org",
     packages=find_packages(include=[PACKAGE, f"{PACKAGE}.*"]),
     package_data={"": ["*.safetensors", "*.yaml", "*.csv", "*.msg", "*.srv", "*.json", "*.txt", "py.typed"],
-                  PACKAGE: ["models/*"]},
+                  PACKAGE: ["models/*", "configs/*"]},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
         (f"share/{PACKAGE}", ["package.xml"]),
     ],
     python_requires=">=3.10",
     install_requires=['numpy>=1.26', 'scipy>=1.11', 'numba>=0.59', 'safetensors>=0.4', 'rich>=13', 'h5py>=3.8',
-                      'opencv-python-headless>=4.8', 'matplotlib>=3.7'],
+                      'opencv-python-headless>=4.8', 'matplotlib>=3.7', 'pyyaml>=6.0'],
     zip_safe=False,
     entry_points={
         "console_scripts": [
@@ -27,6 +27,7 @@ setup(
             "shape_report = usx_completion.shape_report:main",
             "make_dataset = usx_completion.data.generate:main",
             "dataset_report = usx_completion.data.report:main",
+            "evaluate = usx_completion.evaluation.evaluate:main",
         ],
     },
 )

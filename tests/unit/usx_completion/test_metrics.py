@@ -5,12 +5,14 @@ import itertools
 import numpy as np
 import pytest
 import trimesh
+from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
 from usx_common.errors import UsxError
 from usx_common.meshes import Mesh
 from usx_completion import metrics
-from usx_completion.surface_distance import surface_distances
+from usx_completion.assignment import assign
+from usx_completion.surface_distance import nearest_faces, surface_distances
 
 
 def sphere(radius: float, centre=(0.0, 0.0, 0.0)) -> Mesh:
@@ -117,6 +119,130 @@ def test_sampling_is_even_and_repeatable():
 def test_unit_is_the_left_right_extent_plus_30_mm():
     cloud = np.array([[-40.0, 0, 0], [35.0, 99, 3], [0, 0, 7]])
     assert metrics.unit_of_partial(cloud) == pytest.approx(105.0)
+
+
+def test_open3d_agrees_on_the_distances_between_clouds():
+    open3d = pytest.importorskip("open3d")
+    random = np.random.default_rng(4)
+    a, b = random.random((300, 3)), random.random((200, 3))
+    clouds = [open3d.geometry.PointCloud(open3d.utility.Vector3dVector(points)) for points in (a, b)]
+    there, back = (np.asarray(first.compute_point_cloud_distance(second))
+                   for first, second in (clouds, clouds[::-1]))
+    assert metrics.chamfer_t(a, b) == pytest.approx((there**2).mean() + (back**2).mean())
+    assert metrics.chamfer_p(a, b) == pytest.approx(0.5 * (there.mean() + back.mean()))
+
+
+def test_emd_of_a_permuted_and_moved_grid_is_the_move():
+    points = grid(0.1, 5)
+    shuffled = np.random.default_rng(5).permutation(points) + [0.0, 0.02, 0.0]
+    assert metrics.earth_mover(points, shuffled, count=len(points)) == pytest.approx(0.02)
+    assert metrics.earth_mover(points, points[::-1], count=len(points)) == 0.0
+
+
+def test_emd_on_a_line_is_that_of_sorted_points():
+    random = np.random.default_rng(6)
+    a, b = random.random(200), 0.3 + random.random(200) ** 2
+    line = [np.column_stack([values, np.zeros((200, 2))]) for values in (a, b)]
+    assert metrics.earth_mover(*line) == pytest.approx(np.abs(np.sort(a) - np.sort(b)).mean())
+
+
+def test_the_auction_is_at_most_its_step_above_the_exact_emd():
+    truth, prediction = metrics.surface_points(sphere(20.0)), metrics.surface_points(sphere(21.0, (1, 0, 2)))
+    exact = metrics.earth_mover(truth, prediction, count=400)
+    for step in (0.5, 0.02):
+        assert exact <= metrics.earth_mover_by_auction(truth, prediction, step, count=400) <= exact + step
+
+
+def test_density_aware_chamfer_has_its_closed_forms():
+    points = grid(1.0, 4)
+    assert metrics.density_aware_chamfer(points, points) == 0.0
+    moved = points + [0.02, 0.0, 0.0]
+    assert metrics.density_aware_chamfer(points, moved) == pytest.approx(1 - np.exp(-1000 * 0.02**2))
+    assert metrics.density_aware_chamfer(points, points + 50.0) == pytest.approx(1.0)
+    # 2 and 3 share the predicted 2: one gives 1 - 1/2, the other 1 (it is far); the predicted 50 has nobody near
+    truth, prediction = (np.column_stack([values, np.zeros((4, 2))]) for values in ([0.0, 1, 2, 3], [0.0, 1, 2, 50]))
+    assert metrics.density_aware_chamfer(truth, prediction) == pytest.approx(0.5 * (1.5 / 4 + 1.0 / 4))
+
+
+def test_density_aware_chamfer_sees_uneven_density_that_chamfer_hardly_does():
+    even = metrics.surface_points(sphere(0.5))
+    lumped = even[np.r_[np.arange(1024), np.arange(1024), np.arange(1024), np.arange(1024)]]
+    assert metrics.density_aware_chamfer(even, lumped) > 0.5
+    assert metrics.chamfer_t(even, lumped) < 0.005
+
+
+def test_shifted_planes_have_exact_distances_and_equal_normals():
+    flat = trimesh.creation.box((40.0, 40.0, 1e-3))
+    truth = metrics.SampledSurface.of(Mesh(np.asarray(flat.vertices), np.asarray(flat.faces)))
+    moved = metrics.SampledSurface.of(Mesh(np.asarray(flat.vertices) + [0, 0, 2.0], np.asarray(flat.faces)))
+    scores = metrics.compare(truth, moved, 100.0)["whole"]
+    assert scores.assd_mm == pytest.approx(2.0, abs=1e-3) and scores.hd95_mm == pytest.approx(2.0, abs=1.1e-3)
+    assert scores.normal_consistency == pytest.approx(1.0, abs=1e-3)
+
+
+def test_normals_of_a_tilted_disc_agree_by_the_cosine():
+    flat = trimesh.creation.cylinder(20.0, 1e-3, sections=64)
+    mesh = Mesh(np.asarray(flat.vertices), np.asarray(flat.faces))
+    angle = np.radians(30.0)
+    turn = np.eye(4)
+    turn[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    tilt = np.eye(4)
+    tilt[1:3, 1:3] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    truth = metrics.SampledSurface.of(mesh)
+    for motion, expected in ((turn, 1.0), (tilt, np.cos(angle))):
+        scores = metrics.compare(truth, metrics.SampledSurface.of(mesh.transformed(motion)), 100.0, emd=False)
+        assert scores["whole"].normal_consistency == pytest.approx(expected, abs=0.01)
+
+
+def test_a_bare_cloud_is_measured_to_its_points():
+    truth = metrics.SampledSurface.of(sphere(20.0))
+    few = metrics.surface_points(sphere(21.0))[:512]
+    cloud, mesh = metrics.SampledCloud.of(few), metrics.SampledSurface.of(sphere(21.0))
+    scores, of_mesh = (metrics.compare(truth, one, 100.0, emd=False)["whole"] for one in (cloud, mesh))
+    to_points = cdist(truth.points, few).min(axis=1)
+    assert scores.assd_mm == pytest.approx(0.5 * (to_points.mean() + 1.0), abs=0.02)
+    assert scores.assd_mm > of_mesh.assd_mm + 0.2
+    assert scores.normal_consistency == pytest.approx(1.0, abs=0.02)  # found from neighbours, the sign is left open
+    assert np.isnan(scores.emd_e4)
+
+
+def test_a_large_cloud_is_thinned_and_a_bad_one_is_refused():
+    assert len(metrics.SampledCloud.of(np.random.default_rng(8).random((6000, 3))).points) == 4096
+    for bad in (np.zeros((3, 3)), np.full((50, 3), np.nan), np.zeros((50, 2))):
+        with pytest.raises(UsxError, match="cloud"):
+            metrics.sampled(bad)
+    with pytest.raises(UsxError, match="finite"):
+        metrics.sampled(Mesh(np.full((3, 3), np.inf), np.array([[0, 1, 2]])))
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 40])
+def test_assignments_are_as_cheap_as_those_of_scipy(size):
+    random = np.random.default_rng(size)
+    for cost in (random.random((size, size)), random.integers(0, 4, (size, size)).astype(float),
+                 np.zeros((size, size)), cdist(random.random((size, 3)), random.random((size, 3)) + 30.0)):
+        column = assign(cost)
+        rows, columns = linear_sum_assignment(cost)
+        assert sorted(column) == list(range(size))
+        assert cost[rows, column].sum() == pytest.approx(cost[rows, columns].sum())
+
+
+@pytest.mark.parametrize("bad", [np.zeros((2, 3)), np.full((2, 2), np.nan)])
+def test_costs_that_cannot_be_assigned_are_refused(bad):
+    with pytest.raises(UsxError, match="square and finite"):
+        assign(bad)
+
+
+def test_the_nearest_face_is_the_one_whose_plane_the_point_stands_on():
+    box = trimesh.creation.box((2.0, 2.0, 2.0)).subdivide().subdivide()
+    mesh = Mesh(np.asarray(box.vertices), np.asarray(box.faces))
+    random = np.random.default_rng(9)
+    points = np.column_stack([random.uniform(-0.9, 0.9, (200, 2)), np.full(200, 1.7)])
+    distances, faces = nearest_faces(points, mesh)
+    np.testing.assert_allclose(distances, 0.7)
+    corners = mesh.vertices[mesh.faces[faces]]
+    assert (corners[:, :, 2] == 1.0).all()
+    assert (corners[:, :, :2].min(axis=1) <= points[:, :2]).all() and (corners[:, :, :2].max(axis=1)
+                                                                        >= points[:, :2]).all()
 
 
 @pytest.mark.parametrize("call", [

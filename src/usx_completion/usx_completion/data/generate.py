@@ -95,7 +95,7 @@ def _make(index: int, split: str) -> Dataset | str:
 
 def generate(task: Task, splits: Sequence[str], jobs: int) -> Iterator[Dataset | str]:
     """Parts of a data set, spine by spine in order, made in ``jobs`` processes; a reason where a spine gave none."""
-    with _one_thread_each(), ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_start,
+    with one_thread_each(), ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_start,
                                                  initargs=(task,)) as pool:
         waiting: deque[Future[Dataset | str]] = deque()
         try:
@@ -111,7 +111,7 @@ def generate(task: Task, splits: Sequence[str], jobs: int) -> Iterator[Dataset |
 
 
 @contextmanager
-def _one_thread_each() -> Iterator[None]:
+def one_thread_each() -> Iterator[None]:
     """Workers start with one thread each: faster side by side, and sums do not depend on a machine's cores."""
     before = {name: os.environ.get(name) for name in ONE_THREAD}
     os.environ.update(ONE_THREAD)

@@ -1,0 +1,1 @@
+"""How good completions are: methods against test cases, tables, statistics, robustness. Trains nothing."""
