@@ -82,13 +82,14 @@ def contacts(still: Bone, moving: Bone, moving_to_still: Matrix) -> Contacts:
         np.concatenate([arrived_depth, own_depth]))
 
 
-def separate(shapes: NDArray, normals: NDArray, poses: NDArray, fixed: int, rounds: int = 5
+def separate(shapes: NDArray, normals: NDArray, poses: NDArray, fixed: int, rounds: int = 5, limit_mm: float = np.inf
              ) -> tuple[NDArray[np.float64], float]:
     """(L, 4, 4) poses at which neighbours touch as little as possible, and how deep (mm) they still touch.
 
     ``shapes`` and ``normals`` (L, V, 3) in the levels' frames, ``poses`` level to common frame. Each level gives way
     to its neighbour on the side of ``fixed``, and what hangs on it moves with it: Gauss-Newton steps on the squared
-    depths, held back by a prior on the change of pose.
+    depths, held back by a prior on the change of pose. Where the depth left exceeds ``limit_mm`` the levels beyond are
+    left as they are.
     """
     poses, deepest = poses.copy(), 0.0
     order = [(level, level + 1) for level in range(fixed, len(poses) - 1)]
@@ -97,6 +98,8 @@ def separate(shapes: NDArray, normals: NDArray, poses: NDArray, fixed: int, roun
         start = invert(poses[still]) @ poses[moving]
         relative, depth = _give_way((shapes[still], normals[still]), (shapes[moving], normals[moving]), start, rounds)
         deepest = max(deepest, depth)
+        if deepest > limit_mm:
+            break
         change = poses[still] @ relative @ invert(poses[moving])
         for level in range(moving, len(poses)) if moving > still else range(moving, -1, -1):
             poses[level] = change @ poses[level]
@@ -129,10 +132,10 @@ def fit_joints(shapes: NDArray, normals: NDArray, poses: NDArray, rounds: int = 
     """(L, V, 3) shapes whose surfaces draw back by half the depth each where neighbours run into each other.
 
     The displacement fades over ``DENT_MM``, so that joint surfaces come to fit each other. Also how deep (mm) they
-    still touch; where that exceeds ``limit_mm`` the levels below are left as they are. Arguments as of `separate`.
+    still touch; where that exceeds ``limit_mm`` the levels above are left as they are. Arguments as of `separate`.
     """
     shapes, deepest = shapes.copy(), 0.0
-    for upper in range(len(shapes) - 1):
+    for upper in range(len(shapes) - 2, -1, -1):  # from below: the lowest joint is the tightest
         lower = upper + 1
         lower_to_upper = invert(poses[upper]) @ poses[lower]
         found = None

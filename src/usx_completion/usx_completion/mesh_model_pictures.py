@@ -9,9 +9,8 @@ import numpy as np
 import trimesh
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
-from PIL import Image
 
-from usx_common.drawing import FROM_BEHIND, FROM_LEFT, OBLIQUE, draw_meshes
+from usx_common.drawing import FROM_BEHIND, FROM_LEFT, OBLIQUE, draw_meshes, save_small
 from usx_common.levels import LEVELS
 from usx_common.meshes import Mesh
 from usx_common.transforms import invert
@@ -102,8 +101,6 @@ def curves(path: Path, learned: MeshModel) -> None:
 
 
 def _save(figure: plt.Figure, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     figure.tight_layout(pad=0.4)
-    figure.savefig(path, dpi=90)
+    save_small(figure, path, 90, COLOURS)
     plt.close(figure)
-    Image.open(path).convert("RGB").quantize(COLOURS).save(path, optimize=True)  # a third of the size

@@ -16,7 +16,7 @@ from usx_common.errors import UsxError
 from usx_common.levels import LEVELS
 from usx_common.meshes import Mesh, vertex_normals
 from usx_common.transforms import Matrix, apply, invert, make_transform
-from usx_completion.contact import fit_joints, overlaps, separate
+from usx_completion.contact import fit_joints, separate
 from usx_completion.gaussian_process import Kernel
 from usx_completion.rigid import rotation_matrix
 from usx_completion.shape_model import PACKAGED, ShapeModel, load_shape_model
@@ -24,6 +24,7 @@ from usx_completion.smooth_field import SmoothField, shared
 from usx_phantom.spine import Spine
 
 REFERENCE = LEVELS.index("L3")
+BEYOND_MENDING_MM = 4.0  # joints that still touch so deep seldom come to fit each other
 STREAM = 0x53414D50  # keeps these draws apart from those of other generators with the same seed
 
 
@@ -153,15 +154,14 @@ def sample_model_spine(sampler: SpineSampler | ShapeModel, seed: int) -> Spine:
         sampler = make_sampler(sampler)
     random = np.random.default_rng(np.random.SeedSequence([STREAM, int(seed)]))
     settings, faces = sampler.settings, sampler.model.faces
-    least = np.inf
+    least, beyond = np.inf, max(BEYOND_MENDING_MM, settings.overlap_mm)
     for attempt in range(settings.attempts * settings.people):
         if attempt % settings.attempts == 0:
             shapes = sampler.shapes(random)
             normals = sampler.normals(shapes)
-        poses, _ = separate(shapes, normals, sampler.poses(shapes, random), REFERENCE)
-        fitted, depth = fit_joints(shapes, normals, poses, limit_mm=settings.overlap_mm)
-        if depth <= settings.overlap_mm:  # joints that drew back have other normals, which may tell of more
-            depth = float(overlaps(fitted, sampler.normals(fitted), poses).max())
+        poses, depth = separate(shapes, normals, sampler.poses(shapes, random), REFERENCE, limit_mm=beyond)
+        if depth <= beyond:
+            fitted, depth = fit_joints(shapes, normals, poses, limit_mm=settings.overlap_mm)
         if depth <= settings.overlap_mm:
             return Spine({level: Mesh(apply(pose, shape), faces)
                           for level, shape, pose in zip(LEVELS, fitted, poses, strict=True)},

@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 
 from usx_common import transforms
+from usx_common.drawing import save_small
 from usx_common.levels import LEVELS
 from usx_common.meshes import Mesh
 from usx_phantom.mesh_import import read_spine
@@ -107,7 +108,7 @@ def sweep_overview(path: Path, scene: Scene) -> None:
 
 def _save(figure: plt.Figure, path: Path) -> None:
     figure.tight_layout()
-    figure.savefig(path, dpi=72)
+    save_small(figure, path, 72, 120)
     plt.close(figure)
     print(path)
 

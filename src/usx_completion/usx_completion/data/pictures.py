@@ -10,9 +10,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
-from PIL import Image
 
-from usx_common.drawing import FROM_BEHIND, FROM_LEFT, View, draw_meshes, draw_points
+from usx_common.drawing import FROM_BEHIND, FROM_LEFT, View, draw_meshes, draw_points, save_small
 from usx_common.levels import LEVELS, label_of_level
 from usx_completion.data.examination import Examination, LevelSample
 from usx_completion.data.spine_sample import SpineSample
@@ -85,10 +84,6 @@ def _dot(colour: str, text: str) -> Line2D:
 
 
 def _save(figure: plt.Figure, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     figure.tight_layout(rect=(0, 0.04, 1, 1), pad=0.4)
-    figure.savefig(path, dpi=80)
+    save_small(figure, path, 80)
     plt.close(figure)
-    with Image.open(path) as drawn:  # few colours: a third of the bytes
-        small = drawn.convert("RGB").quantize(250, dither=Image.Dither.NONE)
-    small.save(path, optimize=True)

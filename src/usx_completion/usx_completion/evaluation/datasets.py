@@ -19,6 +19,7 @@ from usx_completion.evaluation.case import Case, CaseName, simulated_case
 from usx_completion.evaluation.settings import DatasetSettings, EvaluationSettings
 
 ACQUISITION = "acquisition"
+MESHES = "meshes"  # asks for the people of --meshes alone, whose rows have the folder's name
 MESH_PRESETS = ("paper", "realistic")
 
 
@@ -97,7 +98,7 @@ def plan_datasets(settings: EvaluationSettings, wanted: Wanted) -> tuple[list[Da
 
     Raises UsxError for an unknown name, or when nothing is left.
     """
-    known = [*settings.datasets, ACQUISITION]
+    known = [*settings.datasets, ACQUISITION, MESHES]
     for name in wanted.datasets:
         if name not in known:
             raise UsxError(f"dataset {name!r} is unknown; known are {', '.join(known)}")
@@ -113,8 +114,12 @@ def plan_datasets(settings: EvaluationSettings, wanted: Wanted) -> tuple[list[Da
     plans += _mesh_plans(settings, wanted)
     if wanted.acquisitions:
         folders = tuple(wanted.acquisitions)
+        for folder in folders:
+            acquisition_case(CaseName(ACQUISITION, 0), folder)  # a bad one is told now, and not after all the others
         plans.append(DatasetPlan(ACQUISITION, len(folders), recorded=folders))
-    elif not wanted.datasets or ACQUISITION in wanted.datasets:
+    if MESHES in wanted.datasets and wanted.meshes is None:
+        raise UsxError("dataset meshes needs --meshes DIR")
+    if not wanted.acquisitions and (not wanted.datasets or ACQUISITION in wanted.datasets):
         notes.append("acquisition is left out: give --acquisition DIR, what `usx run usx_bringup demo --out DIR` wrote")
     if not plans:
         raise UsxError("there is nothing to evaluate: " + "; ".join(notes))

@@ -21,7 +21,7 @@ from usx_completion.evaluation.running import Job, Work, run_jobs
 from usx_completion.evaluation.scoring import VertebraRow
 from usx_completion.evaluation.settings import PACKAGED_SETTINGS, EvaluationSettings, read_settings
 from usx_completion.evaluation.shape_spread import SpreadRow
-from usx_completion.evaluation.tables import terminal_tables
+from usx_completion.evaluation.tables import spread_tables, terminal_tables
 from usx_completion.shape_model import PACKAGED_REAL
 
 DESCRIPTION = """Measure how well methods complete vertebrae, on spines that no model has learned from: spines of the
@@ -45,7 +45,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the results")
     p.add_argument("--quick", action="store_true", help="few spines: to see that all works")
     p.add_argument("--datasets", nargs="+", default=[], metavar="NAME", help="synthetic-paper, synthetic-realistic, "
-                   "real-paper, real-realistic, acquisition (all that can be made)")
+                   "real-paper, real-realistic, acquisition, meshes (all that can be made)")
     p.add_argument("--methods", nargs="+", default=[], metavar="NAME",
                    help=f"{', '.join(FACTORIES)} (all that can run)")
     p.add_argument("--meshes", type=Path, metavar="DIR", help="also people of this folder: one sub-folder each, L1..L5 "
@@ -68,11 +68,12 @@ def parser() -> argparse.ArgumentParser:
 
 @dataclass
 class Collected:
-    """What the jobs gave: rows as they are, rows by condition, spread of the true shapes."""
+    """What the jobs gave: rows as they are, rows by condition, spread of the true shapes, notes on failed spines."""
 
     rows: list[VertebraRow] = field(default_factory=list)
     robustness: dict[str, list[VertebraRow]] = field(default_factory=dict)
     spread: list[SpreadRow] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 def planned_jobs(plans: Sequence[DatasetPlan], settings: EvaluationSettings, quick: bool, robustness: bool
@@ -102,6 +103,8 @@ def collect(work: Work, console: Console | None) -> Collected:
             else:
                 found.rows.extend(result.rows)
             found.spread.extend(result.spread)
+            if result.reason:
+                found.notes.append(f"{work.plans[job.dataset].name}, spine {job.case} is left out: {result.reason}")
             progress.update(task, advance=1, description=job.condition or work.plans[job.dataset].name)
     return found
 
@@ -130,9 +133,13 @@ def evaluate(options: argparse.Namespace, console: Console) -> None:
     jobs = planned_jobs(plans, settings, options.quick, not options.no_robustness)
     work = Work(plans, available, method_options, jobs, options.jobs)
     found = collect(work, None if options.quiet else console)
-    report = Report(found.rows, found.robustness, found.spread, notes, reference)
+    for note in dict.fromkeys(found.notes):
+        console.print(note, highlight=False, markup=False)
+    if not found.rows:
+        raise UsxError("no spine could be examined: " + found.notes[0])
+    report = Report(found.rows, found.robustness, found.spread, [*notes, *dict.fromkeys(found.notes)], reference)
     summary = write_report(options.out, report, work)
-    for table in terminal_tables(summary):
+    for table in [*terminal_tables(summary), *spread_tables(found.spread)]:
         console.print(table)
     console.print(f"{options.out / 'table.md'}: all of it ({time.monotonic() - began:.0f} s)", highlight=False)
 

@@ -127,7 +127,7 @@ def draw_cases(path: Path, shown: Sequence[Shown], columns: int = 4) -> None:
     """For each vertebra the true surface coloured by its distance to the prediction, from behind and from the left; the
     level's ultrasound points in blue, the outline of the body in the X-ray in green."""
     blocks = -(-len(shown) // columns)
-    figure, grid = plt.subplots(2 * blocks, columns, figsize=(3.0 * columns, 4.8 * blocks + 0.6), squeeze=False)
+    figure, grid = plt.subplots(2 * blocks, columns, figsize=(3.0 * columns, 5.0 * blocks + 0.6), squeeze=False)
     colours = ScalarMappable(Normalize(0.0, MOST_MM), plt.get_cmap("YlOrRd"))
     for axes in grid.ravel():
         axes.set_axis_off()
@@ -143,7 +143,7 @@ def draw_cases(path: Path, shown: Sequence[Shown], columns: int = 4) -> None:
             axes.set_xlim(flat[:, 0].min() - 6, flat[:, 0].max() + 6)
             axes.set_ylim(flat[:, 1].min() - 6, flat[:, 1].max() + 6)
         grid[2 * block, column].set_title(one.title, fontsize=8)
-    figure.subplots_adjust(0.01, 0.08, 0.99, 0.95, wspace=0.03, hspace=0.12)
+    figure.subplots_adjust(0.01, 0.08, 0.99, 0.95, wspace=0.03, hspace=0.2)
     bar = figure.add_axes((0.3, 0.05, 0.4, 0.012))
     figure.colorbar(colours, cax=bar, orientation="horizontal")
     bar.set_title("distance of the true surface to the prediction, mm", fontsize=8)

@@ -12,9 +12,9 @@ import numpy as np
 from usx_completion.evaluation import pictures, robustness, significance
 from usx_completion.evaluation.running import Evaluator, Job, Work
 from usx_completion.evaluation.scoring import METRICS, VertebraRow, answer
-from usx_completion.evaluation.shape_spread import SpreadRow, spread_lines
+from usx_completion.evaluation.shape_spread import SpreadRow
 from usx_completion.evaluation.summary import TABLE_COLUMNS, SummaryRow, best_method, by_level, summarise, write_csv
-from usx_completion.evaluation.tables import level_table, main_table, robustness_table, significance_table
+from usx_completion.evaluation.tables import level_table, main_table, robustness_table, significance_table, spread_lines
 
 VERTEBRA_COLUMNS = ("dataset", "case", "subject", "deformation", "level", "method", "part", "unit_mm", *METRICS, "note")
 LEVEL_COLUMNS = ("dataset", "method", "level", "n", *METRICS)

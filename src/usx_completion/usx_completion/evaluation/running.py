@@ -31,11 +31,13 @@ class Job:
 
 @dataclass(frozen=True)
 class JobResult:
-    """Rows of a job, and how its true shapes spread (where vertices correspond)."""
+    """Rows of a job, and how its true shapes spread (where vertices correspond); ``reason``: why the spine could not be
+    examined, else empty."""
 
     job: Job
     rows: list[VertebraRow]
     spread: list[SpreadRow]
+    reason: str = ""
 
 
 class Evaluator:
@@ -54,8 +56,13 @@ class Evaluator:
         return self._open[job.dataset].case(job.case)
 
     def run(self, job: Job) -> JobResult:
-        """All methods on a job's case."""
-        case = self.case(job)
+        """All methods on a job's case. A simulated spine that cannot be examined costs the others nothing."""
+        try:
+            case = self.case(job)
+        except UsxError as error:
+            if self._plans[job.dataset].settings is None:
+                raise UsxError(str(error)) from error  # of a kind that comes through between processes
+            return JobResult(job, [], [], str(error))
         worse = perturbed(case, CONDITIONS[job.condition]) if job.condition else case
         surfaces = true_surfaces(worse)
         rows = [row for method in self.methods for row in score(worse, method, surfaces, emd=not job.condition)]

@@ -53,16 +53,15 @@ def spread_of(case: Case) -> list[SpreadRow]:
     return rows
 
 
-def spread_lines(rows: Sequence[SpreadRow]) -> list[str]:
-    """A markdown table, by level: the synthetic test spines and what people kept out of the model have."""
+def spread_table(rows: Sequence[SpreadRow]) -> list[list[str]]:
+    """Lines of a name and six numbers (L1 .. L5, mean; mm): of the synthetic test spines, and of people left out when
+    the model was built."""
     model = packaged_model()
-    real = {"to the mean": model.spread.to_mean_mm, "left over by the modes": model.spread.left_over_mm}
-    values = {"to the mean": "to_mean_mm", "left over by the modes": "left_over_mm"}
-    lines = ["| distance along the normal, mm | " + " | ".join(LEVELS) + " | mean |", "|---" * 7 + "|"]
-    for title, field in values.items():
+    lines = []
+    for title, field, real in (("to the mean", "to_mean_mm", model.spread.to_mean_mm),
+                               ("left over by the modes", "left_over_mm", model.spread.left_over_mm)):
         mine = [float(np.mean([getattr(row, field) for row in rows if row.level == level] or [np.nan]))
                 for level in LEVELS]
-        for who, numbers in (("synthetic test spines", mine), ("people left out", list(real[title]))):
-            cells = " | ".join(f"{value:.2f}" for value in [*numbers, float(np.nanmean(numbers))])
-            lines.append(f"| {who}, {title} | {cells} |")
+        for who, numbers in (("synthetic test spines", mine), ("people left out", list(real))):
+            lines.append([f"{who}, {title}", *(f"{value:.2f}" for value in [*numbers, float(np.mean(numbers))])])
     return lines

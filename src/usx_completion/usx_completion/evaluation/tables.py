@@ -9,6 +9,7 @@ from rich.table import Table
 
 from usx_common.levels import LEVELS
 from usx_completion.evaluation.robustness import CurvePoint
+from usx_completion.evaluation.shape_spread import SpreadRow, spread_table
 from usx_completion.evaluation.significance import Comparison
 from usx_completion.evaluation.summary import MAIN, LevelRow, SummaryRow
 
@@ -53,6 +54,27 @@ def terminal_tables(rows: Sequence[SummaryRow]) -> list[Table]:
             last = row.method
         tables.append(table)
     return tables
+
+
+SPREAD_COLUMNS = ("distance along the normal, mm", *LEVELS, "mean")
+
+
+def spread_tables(rows: Sequence[SpreadRow]) -> list[Table]:
+    """The table of how far the synthetic test spines are from the mean, or nothing without such spines."""
+    if not rows:
+        return []
+    table = Table(title="spread of the synthetic test spines", title_justify="left")
+    for index, name in enumerate(SPREAD_COLUMNS):
+        table.add_column(name, justify="right" if index else "left", no_wrap=True)
+    for line in spread_table(rows):
+        table.add_row(*line)
+    return [table]
+
+
+def spread_lines(rows: Sequence[SpreadRow]) -> list[str]:
+    """The same in markdown."""
+    return ["| " + " | ".join(line) + " |" for line in (SPREAD_COLUMNS, ["---"] * len(SPREAD_COLUMNS),
+                                                        *spread_table(rows))]
 
 
 def main_table(rows: Sequence[SummaryRow]) -> list[str]:
