@@ -76,4 +76,7 @@ class TrainingLog:
             other.plot(*zip(*validated, strict=True), color="tab:red", marker="o", markersize=3, linewidth=1.0)
             other.set(ylabel=f"validation: {figure.removeprefix('val_')}", yscale="log")
             other.yaxis.label.set_color("tab:red")
+            for axis in (axes.yaxis, other.yaxis):
+                axis.set_major_formatter("{x:g}")
+                axis.set_minor_formatter("{x:g}")
         canvas.savefig(path, dpi=100)
