@@ -14,7 +14,7 @@ from usx_completion.data.dataset import Dataset
 from usx_completion.data.storage import write_authors_layout
 from usx_completion.metrics import chamfer_t
 from usx_completion.paper.clouds import CloudSettings, clouds_of, training_and_validation
-from usx_completion.paper.completion import FORMAT, PaperCompletion
+from usx_completion.paper.completion import FORMAT, PaperCompletion, _shown
 from usx_completion.paper.learner import PaperConfiguration, PaperLearner
 from usx_completion.paper.mean_cloud import mean_clouds
 from usx_completion.paper.network import PaperNetwork
@@ -90,6 +90,16 @@ def test_weights_come_with_a_card_and_complete_a_cloud(trained, files):
     assert not np.array_equal(answer, drawn)
     assert np.array_equal(drawn, completion.complete(sample.incomplete[0], sample.labelmaps[0], seed=1))
     assert completion.complete(sample.incomplete[0][:1], sample.labelmaps[0][:5]).shape == (4096, 3)  # repeated
+
+
+@pytest.mark.parametrize("there", [1000, 400, 250, 60])
+def test_every_pass_is_shown_as_many_points_as_it_can(there):
+    cloud = np.random.default_rng(0).normal(size=(there, 3))
+    passes = _shown(cloud, 100, 4, "partial")
+    assert passes.shape == (4, 100, 3)
+    distinct = [{tuple(point) for point in part} for part in passes.tolist()]
+    assert all(len(part) == min(there, 100) for part in distinct)
+    assert len(set.union(*distinct)) == min(there, 400)  # none is left out
 
 
 @pytest.mark.parametrize(("partial", "filled", "says"), [
