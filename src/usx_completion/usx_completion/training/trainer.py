@@ -86,6 +86,8 @@ class Trainer:
                                             > 60.0 * self._settings.checkpoint_minutes):
                     self._save()
                 bar.update(task, completed=self._step, total=self._total, figures=f"loss {terms['total']:.4g}")
+        if self._group.first:
+            self._log.write(self._run.folder, self._settings.select, last=True)
 
     def summary(self) -> str:
         """One line on the training that is done."""
