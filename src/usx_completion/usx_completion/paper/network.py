@@ -68,7 +68,7 @@ class PaperNetwork(nn.Module):
         self.point_head = PointHead(settings)
         self.unused = UnusedHeads(settings)
         if settings.initialisation == "he":
-            self._initialise_first_stage()
+            self._initialise()
 
     def forward(self, partial: Tensor, filled: Tensor | None, noise: Tensor | None = None) -> Stages:
         """Complete clouds ``partial`` (B, P, 3) with the X-ray's ``filled`` bodies (B, Nx, 3), None without fusion.
@@ -96,10 +96,10 @@ class PaperNetwork(nn.Module):
         stages = self._decode(_twice(seen), codes, twice, draws.masks)
         return TrainingStages(stages, posterior, prior)
 
-    def _initialise_first_stage(self) -> None:
-        """The first stage alone: the products in the refinement's attention would explode."""
-        initialise(self.ultrasound_encoder)
-        initialise(self.coarse_head)
+    def _initialise(self) -> None:
+        """All on the straight ways from input to output; not attention, whose products would explode."""
+        for part in (self.ultrasound_encoder, self.coarse_head, self.point_head, *self.refinement.straight()):
+            initialise(part)
         if self.settings.early_fusion:
             initialise(self.xray_encoder)
             initialise(self.feature_selector)
