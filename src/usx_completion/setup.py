@@ -18,7 +18,7 @@ setup(
     ],
     python_requires=">=3.10",
     install_requires=['numpy>=1.26', 'scipy>=1.11', 'numba>=0.59', 'safetensors>=0.4', 'rich>=13', 'h5py>=3.8',
-                      'opencv-python-headless>=4.8', 'matplotlib>=3.7', 'pyyaml>=6.0'],
+                      'opencv-python-headless>=4.8', 'matplotlib>=3.7', 'torch>=2.2', 'PyYAML>=6'],
     zip_safe=False,
     entry_points={
         "console_scripts": [
@@ -28,6 +28,8 @@ setup(
             "make_dataset = usx_completion.data.generate:main",
             "dataset_report = usx_completion.data.report:main",
             "evaluate = usx_completion.evaluation.evaluate:main",
+            "train = usx_completion.training.train:main",
+            "convert_checkpoint = usx_completion.paper.convert_checkpoint:main",
         ],
     },
 )

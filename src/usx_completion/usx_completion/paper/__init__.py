@@ -1,0 +1,1 @@
+"""The network of US-X Complete, rebuilt from its description, to compare with."""
