@@ -27,10 +27,10 @@ setup(
             "shape_report = usx_completion.shape_report:main",
             "make_dataset = usx_completion.data.generate:main",
             "dataset_report = usx_completion.data.report:main",
+            "evaluate = usx_completion.evaluation.evaluate:main",
             "make_pool = usx_completion.correction.make_pool:main",
             "train = usx_completion.training.train:main",
             "convert_checkpoint = usx_completion.paper.convert_checkpoint:main",
-            "evaluate = usx_completion.evaluation.evaluate:main",
         ],
     },
 )

@@ -143,12 +143,13 @@ def test_the_mean_is_the_default_and_noise_is_asked_for(tiny):
 
 
 @torch.no_grad()
-def test_the_start_of_he_keeps_clouds_apart():
+def test_the_start_of_he_keeps_clouds_and_points_apart():
     torch.manual_seed(0)
     clouds = cloud(60, 4) * torch.linspace(0.5, 2.0, 4)[:, None, None], cloud(50, 4, 1)
-    spread = {kind: PaperNetwork(replace(TINY, initialisation=kind)).eval()(*clouds).coarse.std(dim=0).mean()
-              for kind in ("torch", "he")}
-    assert spread["he"] > 10 * spread["torch"]
+    stages = {kind: PaperNetwork(replace(TINY, initialisation=kind)).eval()(*clouds) for kind in ("torch", "he")}
+    assert stages["he"].coarse.std(dim=0).mean() > 10 * stages["torch"].coarse.std(dim=0).mean()
+    assert stages["he"].refined.std(dim=1).mean() > 10 * stages["torch"].refined.std(dim=1).mean()
+    assert stages["he"].refined.abs().max() < 10.0
 
 
 def test_too_few_points_are_refused(tiny):

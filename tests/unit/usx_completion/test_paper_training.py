@@ -14,11 +14,11 @@ from usx_completion.data.dataset import Dataset
 from usx_completion.data.storage import write_authors_layout
 from usx_completion.metrics import chamfer_t
 from usx_completion.paper.clouds import CloudSettings, clouds_of, training_and_validation
-from usx_completion.paper.completion import FORMAT, PaperCompletion
-from usx_completion.paper.learner import PaperConfiguration, PaperLearner
+from usx_completion.paper.completion import FORMAT, PaperCompletion, _shown
+from usx_completion.paper.learner import PaperConfiguration, PaperLearner, variant_of
 from usx_completion.paper.mean_cloud import mean_clouds
-from usx_completion.paper.network import PaperNetwork
-from usx_completion.paper.settings import PaperNetworkSettings
+from usx_completion.paper.network import PaperNetwork, parameter_count
+from usx_completion.paper.settings import VARIANTS, PaperNetworkSettings
 from usx_completion.training.configuration import build, find_configuration, read_configuration
 from usx_completion.training.settings import TrainingSettings
 from usx_completion.training.train import main
@@ -92,6 +92,16 @@ def test_weights_come_with_a_card_and_complete_a_cloud(trained, files):
     assert completion.complete(sample.incomplete[0][:1], sample.labelmaps[0][:5]).shape == (4096, 3)  # repeated
 
 
+@pytest.mark.parametrize("there", [1000, 400, 250, 60])
+def test_every_pass_is_shown_as_many_points_as_it_can(there):
+    cloud = np.random.default_rng(0).normal(size=(there, 3))
+    passes = _shown(cloud, 100, 4, "partial")
+    assert passes.shape == (4, 100, 3)
+    distinct = [{tuple(point) for point in part} for part in passes.tolist()]
+    assert all(len(part) == min(there, 100) for part in distinct)
+    assert len(set.union(*distinct)) == min(there, 400)  # none is left out
+
+
 @pytest.mark.parametrize(("partial", "filled", "says"), [
     (np.zeros((0, 3)), np.zeros((9, 3)), r"partial cloud has shape \(0, 3\)"),
     (np.zeros((9, 2)), np.zeros((9, 3)), r"partial cloud has shape \(9, 2\)"),
@@ -104,7 +114,9 @@ def test_bad_clouds_are_refused(trained, partial, filled, says):
 
 def test_the_variant_switches_both_fusions(files, tmp_path, capsys):
     assert train(files, tmp_path, "--variant", "baseline") == 0
-    assert "mean cloud of each level: cd_t_e4" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "mean cloud of each level: cd_t_e4" in printed
+    assert " parameters, 10 samples to train on, 5 to validate on" in printed
     completion = PaperCompletion.load(tmp_path / "model.safetensors")
     assert completion.variant == "baseline"
     assert completion.complete(ellipsoids(1, 1).incomplete[0]).shape == (4096, 3)
@@ -183,6 +195,9 @@ def test_packaged_configurations_are_complete_and_valid(name):
     training = build(TrainingSettings, sections["training"], "training")
     settings = build(PaperConfiguration, {key: sections[key] for key in ("network", "loss", "data")}, name)
     assert training.batch % 2 == 0 and training.select == "cd_t_e4"
-    if name == "paper":
+    if name == "paper_small":
+        counts = {variant: parameter_count(PaperNetwork(variant_of(settings.network, variant))) for variant in VARIANTS}
+        assert counts == {"baseline": 966_091, "lf": 966_091, "ef": 1_282_827, "ef_lf": 1_282_827}
+    else:
         assert settings == PaperConfiguration() and training.total_steps(447) == 11_175
         assert training.optimiser.rate == 1e-4 and training.schedule.at == (0.4, 0.8)

@@ -162,6 +162,27 @@ def test_the_time_given_sets_the_number_of_steps(tmp_path, monkeypatch):
     assert clock.spent_s == 50.0
 
 
+def test_a_stall_does_not_end_a_training_for_a_time(tmp_path, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("usx_completion.training.clock.time.monotonic", lambda: now[0])
+    learner, looks = Line(), []
+    plain, validated = learner.loss, learner.validate
+
+    def step(batch, step):
+        now[0] += 31.0 if step.number == 6 else 1.0
+        return plain(batch, step)
+
+    def look():
+        now[0] += 5.0 if looks else 60.0  # an untrained model takes its time
+        looks.append(now[0])
+        return validated()
+
+    learner.loss, learner.validate = step, look
+    _, trainer = run(tmp_path, learner, minutes=5.0)
+    assert trainer._step == pytest.approx(300 - 60 - 30 - 4 * 5, abs=2)
+    assert len(looks) == 5
+
+
 def test_the_average_follows_its_recurrence():
     module = nn.Linear(1, 1, bias=False)
     with torch.no_grad():

@@ -53,7 +53,7 @@ def even_surface_points(mesh: Mesh, count: int, seed: int, surplus: int = 3) -> 
     return dense[farthest_points_fast(dense, count)]
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 def _farthest_in_boxes(points: NDArray, order: NDArray, starts: NDArray, count: int, first: int
                        ) -> NDArray:  # pragma: no cover - compiled
     boxes = len(starts) - 1

@@ -87,7 +87,8 @@ class PaperCompletion:
 
 
 def _shown(cloud: Any, count: int, passes: int, name: str) -> NDArray[np.float32]:
-    """(passes, count, 3): even parts of a cloud, one for each pass."""
+    """(passes, count, 3): even parts of a cloud, one for each pass; they share points where there are too few, and
+    repeat them only where the whole cloud has too few."""
     points = np.asarray(cloud, dtype=np.float64)
     if points.ndim != 2 or points.shape[1] != 3 or len(points) == 0:
         raise UsxError(f"the {name} cloud has shape {points.shape}; it must be (N, 3) with one point or more")
@@ -96,8 +97,11 @@ def _shown(cloud: Any, count: int, passes: int, name: str) -> NDArray[np.float32
     if passes == 1 and len(points) == count:
         return points[None].astype(np.float32)
     order = farthest_points_fast(points, min(len(points), passes * count))
-    rows = np.resize(order, passes * count).reshape(count, passes).T
-    return np.ascontiguousarray(points[rows], dtype=np.float32)
+    parts = []
+    for number in range(passes):
+        others = np.delete(order, np.s_[number::passes])
+        parts.append(points[np.resize(np.r_[order[number::passes], others], count)])
+    return np.stack(parts).astype(np.float32)
 
 
 def _json(card: dict[str, str], key: str) -> Any:

@@ -17,7 +17,7 @@ from usx_completion.paper.completion import FORMAT
 from usx_completion.paper.draws import draw
 from usx_completion.paper.loss import LossSettings, training_loss
 from usx_completion.paper.mean_cloud import mean_clouds
-from usx_completion.paper.network import PaperNetwork
+from usx_completion.paper.network import PaperNetwork, parameter_count
 from usx_completion.paper.settings import VARIANTS, PaperNetworkSettings
 from usx_completion.training.configuration import as_text, build
 from usx_completion.training.learner import Step
@@ -56,7 +56,7 @@ class PaperLearner:
         self.card = {"format": FORMAT, "variant": configuration.network.variant, **training.notes,
                      "network": as_text(configuration.network), "loss": as_text(configuration.loss),
                      "clouds": as_text(configuration.data), "seed": str(seed)}
-        self._settings, self._training, self._validation = configuration, training, validation
+        self._settings, self._training, self.validation = configuration, training, validation
         self._size, self._seed, self._device = size, seed, device
 
     def loss(self, batch: Batch, step: Step) -> dict[str, Tensor]:
@@ -81,7 +81,7 @@ class PaperLearner:
 
     def validate(self) -> dict[str, float]:
         """CD-T x1e4 of whole, arch and body, and F1, of the output cloud against the complete one; means."""
-        validation, outputs = self._validation, []
+        validation, outputs = self.validation, []
         for start in range(0, len(validation), VALIDATED_AT_ONCE):
             part = slice(start, start + VALIDATED_AT_ONCE)
             stages = self.module(validation.partial[part].to(self._device), validation.filled[part].to(self._device))
@@ -90,7 +90,7 @@ class PaperLearner:
 
     def scores_of_means(self, means: Mapping[int, NDArray]) -> dict[str, float]:
         """The figures of `validate` for one cloud (n, 3) a level, at the labels that have one."""
-        validation = self._validation
+        validation = self.validation
         rows = [row for row, label in enumerate(validation.labels) if int(label) in means]
         return mean_scores(validation.complete[rows].numpy(), [means[int(validation.labels[row])] for row in rows])
 
@@ -129,6 +129,8 @@ def make_learner(request: Request) -> PaperLearner:
                            clouds_of(validation, replace(settings.data, complete_points=65536), kept),
                            request.size, request.seed, request.device)
     if request.report is not None:
+        request.report(f"{settings.network.variant}: {parameter_count(learner.module):,} parameters, {len(training)} "
+                       f"samples to train on, {len(learner.validation)} to validate on")
         scores = learner.scores_of_means(mean_clouds(training, settings.network.output_points))
         request.report("mean cloud of each level: " + ", ".join(f"{key} {value:.4g}" for key, value in scores.items()))
     return learner

@@ -21,6 +21,10 @@ from usx_completion.paper.refinement import PointHead, Refinement, UnusedHeads, 
 from usx_completion.paper.search import FAST, Search, take
 from usx_completion.paper.settings import PaperNetworkSettings
 
+# The untrained coarse cloud lies within the vertebra rather than around it, and the latent noise does not drown what
+# the ultrasound says.
+FIRST_SPREAD = 0.1
+
 
 @dataclass(frozen=True)
 class Stages:
@@ -64,11 +68,7 @@ class PaperNetwork(nn.Module):
         self.point_head = PointHead(settings)
         self.unused = UnusedHeads(settings)
         if settings.initialisation == "he":
-            for part in (self.ultrasound_encoder, self.coarse_head):  # the refinement's products would explode
-                initialise(part)
-            if settings.early_fusion:
-                initialise(self.xray_encoder)
-                initialise(self.feature_selector)
+            self._initialise()
 
     def forward(self, partial: Tensor, filled: Tensor | None, noise: Tensor | None = None) -> Stages:
         """Complete clouds ``partial`` (B, P, 3) with the X-ray's ``filled`` bodies (B, Nx, 3), None without fusion.
@@ -95,6 +95,18 @@ class PaperNetwork(nn.Module):
         twice = (_twice(partial), None if filled is None else _twice(filled))
         stages = self._decode(_twice(seen), codes, twice, draws.masks)
         return TrainingStages(stages, posterior, prior)
+
+    def _initialise(self) -> None:
+        """All on the straight ways from input to output; not attention, whose products would explode."""
+        for part in (self.ultrasound_encoder, self.coarse_head, self.point_head, *self.refinement.straight()):
+            initialise(part)
+        if self.settings.early_fusion:
+            initialise(self.xray_encoder)
+            initialise(self.feature_selector)
+        with torch.no_grad():
+            list(self.coarse_head.parameters())[-2].mul_(FIRST_SPREAD)  # the last layer's weight
+            for parameter in (*self.generator.outer.parameters(), *self.generator.shortcut.parameters()):
+                parameter.mul_(FIRST_SPREAD)
 
     def _fused(self, seen: Tensor, filled: Tensor | None) -> Tensor:
         if not self.settings.early_fusion:

@@ -50,6 +50,11 @@ class Refinement(nn.Module):
             features = torch.relu(level.below.interpolate(layer.of_first(features)) + layer.of_second(finer))
         return self.last(features)
 
+    def straight(self) -> list[nn.Module]:
+        """The layers that a point's own features pass without attention: shortcuts and the way up."""
+        shortcuts = [unit.shortcut for unit in self.units if isinstance(unit, LevelUnit)]
+        return [*shortcuts, self.bottom, self.up, self.last]
+
     def _bottleneck(self, features: Tensor, masks: tuple[Tensor, Tensor] | None) -> Tensor:
         whole = self.whole(features).max(dim=1).values
         squeezed = torch.relu(self.squeeze(whole))

@@ -20,8 +20,8 @@ class PaperNetworkSettings:
     ``level_points`` and ``level_channels`` of the refinement's levels (the first level holds all points);
     ``kernels``: neighbours of each branch of the attention; ``pooled``, ``interpolated``: neighbours of a point on the
     way down and up. ``bottleneck``, ``features``, ``head``: channels; ``dropout`` acts in the bottleneck.
-    ``initialisation`` of the first stage: "torch", its defaults as published, or "he", which keeps what differs
-    between clouds alive through the many layers without normalisation: a short training needs it.
+    ``initialisation``: "torch", its defaults as published, or "he", which keeps differences between clouds and between
+    points alive through the many layers without normalisation: a short training needs it.
     Raises UsxError naming the setting that makes no sense.
     """
 

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 
 MEASURED_STEPS = 12
 NOT_COUNTED = 2  # first steps compile and fill caches
+RECENT_STEPS = 200
+SHARE_OF_VALIDATIONS = 0.2
 
 
 class Clock:
@@ -43,11 +45,24 @@ class Clock:
         yield
         self._validations.append(time.monotonic() - began)
 
+    def affordable(self, validations: int) -> int:
+        """How many of ``validations`` to come take at most a fifth of the time left, if all are as long as the last.
+
+        Two of them in any case: the first of all, of an untrained model, may have taken far longer than the next.
+        """
+        left = self._budget_s - self.spent_s
+        longest = max(self._last_validation_s, 1e-6)
+        return min(validations, max(2, int(SHARE_OF_VALIDATIONS * left / longest)))
+
     def total(self, step: int, validations: int) -> int:
         """Steps of the whole training when ``step`` are done and ``validations`` are to come: what the time left allows
-        at the mean pace so far."""
-        counted = self._steps[NOT_COUNTED:] or self._steps
-        a_step = sum(counted) / max(len(counted), 1)
-        a_validation = sum(self._validations) / max(len(self._validations), 1)
-        left = self._budget_s - self.spent_s - validations * a_validation
-        return step + max(0, int(left / max(a_step, 1e-6)))
+        at the usual pace of the last steps, stalls left out."""
+        recent = sorted((self._steps[NOT_COUNTED:] or self._steps)[-RECENT_STEPS:])
+        usual = recent[:max(1, int(0.9 * len(recent)))]
+        left = self._budget_s - self.spent_s
+        left -= min(validations * self._last_validation_s, SHARE_OF_VALIDATIONS * left)
+        return step + max(0, int(left / max(sum(usual) / max(len(usual), 1), 1e-6)))
+
+    @property
+    def _last_validation_s(self) -> float:
+        return self._validations[-1] if self._validations else 0.0

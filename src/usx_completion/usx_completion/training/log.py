@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
+import time
 from collections import defaultdict
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
 STEPS_PER_ROW = 10
+SECONDS_PER_PICTURE = 30.0
 
 
 class TrainingLog:
@@ -19,6 +22,7 @@ class TrainingLog:
     def __init__(self, rows: str = "[]") -> None:
         self.rows: list[dict[str, float]] = json.loads(rows)
         self._waiting: list[dict[str, float]] = []
+        self._drawn_s = -math.inf
 
     def text(self) -> str:
         """All rows as text, for a checkpoint; steps that do not fill a row yet make one."""
@@ -38,8 +42,9 @@ class TrainingLog:
         named = {f"val_{name}": value for name, value in figures.items()}
         self.rows.append({"step": step, "seconds": seconds, **named})
 
-    def write(self, folder: Path, select: str) -> None:
-        """Write log.csv and loss.png; ``select``: the validated figure to draw, "": the first there is."""
+    def write(self, folder: Path, select: str, last: bool = False) -> None:
+        """Write log.csv, and loss.png if the last one is old or this is the ``last``; ``select``: the validated figure
+        to draw, "": the first there is."""
         columns = list(dict.fromkeys(key for row in self.rows for key in row))
         part = folder / f".log.csv.{os.getpid()}.part"
         with part.open("w", newline="", encoding="utf-8") as file:
@@ -49,7 +54,9 @@ class TrainingLog:
                 writer.writerow({key: f"{value:.6g}" if isinstance(value, float) else value
                                  for key, value in row.items()})
         part.replace(folder / "log.csv")
-        self._draw(folder / "loss.png", f"val_{select}" if select else "")
+        if last or time.monotonic() - self._drawn_s > SECONDS_PER_PICTURE:
+            self._draw(folder / "loss.png", f"val_{select}" if select else "")
+            self._drawn_s = time.monotonic()
 
     def _flush(self) -> None:
         if not self._waiting:
@@ -76,4 +83,7 @@ class TrainingLog:
             other.plot(*zip(*validated, strict=True), color="tab:red", marker="o", markersize=3, linewidth=1.0)
             other.set(ylabel=f"validation: {figure.removeprefix('val_')}", yscale="log")
             other.yaxis.label.set_color("tab:red")
+            for axis in (axes.yaxis, other.yaxis):
+                axis.set_major_formatter("{x:g}")
+                axis.set_minor_formatter("{x:g}")
         canvas.savefig(path, dpi=100)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,8 @@ EXAMPLES = """examples:
     --device cuda                                                                            four GPUs
 """
 INTERRUPTED = 130  # as shells have it
+# bad input stops all processes with the same line: the others are ended while they wait for the first to say it
+FIRST_TO_SPEAK_S = 3.0
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,8 @@ def work(task: Task, group: Group) -> int:
         trainer = Trainer(learner, settings, run, group)
         trainer.train()
     except (UsxError, OSError) as error:
+        if not group.first:
+            time.sleep(FIRST_TO_SPEAK_S)
         print(f"train: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -56,6 +56,7 @@ class Trainer:
         self._log, self._clock = TrainingLog(), Clock(run.minutes)
         self._step, self._best, self._saved_s = 0, float("inf"), 0.0
         self._validated, self._to_come = 0, settings.validations  # the step of the last validation; how many are left
+        self._spread = settings.validations  # how many of these there is time for
         self._total = UNKNOWN if self._clock.limited else settings.total_steps(learner.samples)
         settings.part_size(self._group.world)  # refuses what cannot be shared
         if run.resume:
@@ -78,6 +79,7 @@ class Trainer:
                 last = self._step >= self._total
                 if last or self._step >= self._next_validation():
                     self._validated, self._to_come = self._step, max(self._to_come - 1, 1)
+                    self._spread = self._to_come
                     self._validate(last)
                     self._plan()
                 elif self._step == MEASURED_STEPS:
@@ -86,6 +88,8 @@ class Trainer:
                                             > 60.0 * self._settings.checkpoint_minutes):
                     self._save()
                 bar.update(task, completed=self._step, total=self._total, figures=f"loss {terms['total']:.4g}")
+        if self._group.first:
+            self._log.write(self._run.folder, self._settings.select, last=True)
 
     def summary(self) -> str:
         """One line on the training that is done."""
@@ -127,7 +131,7 @@ class Trainer:
 
     def _next_validation(self) -> int:
         """The step after which a validation is due: those left are spread evenly over the steps left."""
-        return self._validated + math.ceil((self._total - self._validated) / self._to_come)
+        return self._validated + math.ceil((self._total - self._validated) / self._spread)
 
     def _validate(self, last: bool) -> None:
         """Validate on the first process, keep the weights if they are the best, and save the state."""
@@ -157,8 +161,10 @@ class Trainer:
         """Fit the number of steps to the time left, the same in all processes."""
         if not self._clock.limited or self._step >= self._total:
             return
-        total = self._clock.total(self._step, self._to_come)
-        self._total = int(self._group.of_first(max(total, self._step + 1), self._run.device))
+        device = self._run.device
+        self._spread = int(self._group.of_first(self._clock.affordable(self._to_come), device))
+        total = self._clock.total(self._step, self._spread)
+        self._total = int(self._group.of_first(max(total, self._step + 1), device))
 
     def _export(self, module: nn.Module, figures: dict[str, float]) -> None:
         card = {**self._learner.card, "training": as_text(self._settings), "step": str(self._step),
@@ -174,7 +180,8 @@ class Trainer:
         save_checkpoint(self._run.folder / CHECKPOINT, {
             "settings": self._identity, "module": self._module.state_dict(), "optimiser": self._optimiser.state_dict(),
             "average": self._average.tensors, "step": self._step, "total": self._total, "best": self._best,
-            "validated": self._validated, "to_come": self._to_come, "seconds": self._clock.spent_s,
+            "validated": self._validated, "to_come": self._to_come, "spread": self._spread,
+            "seconds": self._clock.spent_s,
             "log": self._log.text()})
         self._log.write(self._run.folder, self._settings.select)
         self._saved_s = self._clock.spent_s
@@ -185,6 +192,7 @@ class Trainer:
         self._average.load(state["average"])
         self._step, self._total, self._best = state["step"], state["total"], state["best"]
         self._validated, self._to_come = state["validated"], state["to_come"]
+        self._spread = state["spread"]
         self._log, self._clock = TrainingLog(state["log"]), Clock(self._run.minutes, state["seconds"])
         self._saved_s = self._clock.spent_s
 
