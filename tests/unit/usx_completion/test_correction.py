@@ -15,13 +15,15 @@ from usx_common.meshes import Mesh, vertex_normals
 from usx_completion.correction import reading, suggestion
 from usx_completion.correction.augment import AugmentSettings, augmented
 from usx_completion.correction.completion import CorrectionCompletion
-from usx_completion.correction.examples import ExampleMaker, partial_cloud
+from usx_completion.correction.examples import ExampleMaker
 from usx_completion.correction.learner import CorrectionConfiguration, CorrectionLearner
 from usx_completion.correction.loss import LossSettings, correction_loss, true_normals
 from usx_completion.correction.network import CorrectionNetwork, NetworkSettings, StageSettings, _motion
 from usx_completion.correction.nodes import choose_nodes
 from usx_completion.correction.reading import Batch
 from usx_completion.correction.weights import card_of, load_network
+from usx_completion.data.partial_spine import partial_spine
+from usx_completion.data.presets import PAPER
 from usx_completion.shape_model import PACKAGED_REAL, load_shape_model
 from usx_completion.training.learner import Step
 from usx_completion.training.weights import BadWeights, save_weights
@@ -249,7 +251,7 @@ def test_weights_there_and_back_and_damaged_ones(tmp_path, network, real_model, 
 def test_completion_answers_five_levels_or_says_why_not(network, real_model, maker):
     spines = maker._spines["paper"]
     truth, observed = spines.examined(0)
-    cloud = partial_cloud(observed, maker._chain, 5)
+    cloud = partial_spine(observed, maker._chain, PAPER.crop, 5)
     completion = CorrectionCompletion(network, real_model)
     answer = completion.complete(*cloud)
     assert set(answer.levels) == set(LEVELS) and not answer.reasons

@@ -8,20 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from usx_common.errors import UsxError
-from usx_common.levels import LEVELS, SOURCE_ULTRASOUND, SOURCE_XRAY, label_of_level
+from usx_common.levels import LEVELS
 from usx_completion.correction.scene import Scene, make_scene
 from usx_completion.correction.start import all_poses, starting_poses
-from usx_completion.data.crop import observed_rows
-from usx_completion.data.examination import Examination
-from usx_completion.data.mean_chain import MeanChain
 from usx_completion.data.online import OnlineSpines
+from usx_completion.data.partial_spine import partial_spine
 from usx_completion.data.presets import SampleSettings, preset_named
 from usx_completion.data.spine_source import SourceChoice, mean_chain_of
 from usx_completion.observation import SpineObservation, observe
 from usx_completion.outline import silhouette
 from usx_completion.shape_model import ShapeModel
-
-LABELS_STREAM = 0x4C41424C
 
 
 @dataclass(frozen=True)
@@ -33,22 +29,6 @@ class Example:
     vertices: NDArray[np.float32]
     blind_poses: NDArray[np.float64]
     displaced: NDArray[np.float32]
-
-
-def partial_cloud(observed: Examination, chain: MeanChain, seed: int, rule: str = "nearest_mean", preset: str = "paper"
-                  ) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
-    """Points, labels and sources as registration hands them on; labels by a crop rule that knows no truth."""
-    random = np.random.default_rng(np.random.SeedSequence([LABELS_STREAM, seed]))
-    rows = observed_rows(observed.seen, observed.bodies, chain, preset_named(preset, rule).crop, random)
-    points = [observed.seen.points]
-    labels = [np.zeros(len(points[0]), np.int64)]
-    for level in LEVELS:
-        labels[0][rows[level]] = label_of_level(level)
-    for level, body in observed.bodies.items():
-        points.append(body.filled)
-        labels.append(np.full(len(body.filled), label_of_level(level)))
-    sources = np.repeat([SOURCE_ULTRASOUND, SOURCE_XRAY], [len(labels[0]), sum(map(len, labels[1:]))])
-    return np.concatenate(points), np.concatenate(labels), sources
 
 
 class ExampleMaker:
@@ -65,7 +45,7 @@ class ExampleMaker:
         """Example ``number``. Raises UsxError for a spine of which too little was seen."""
         preset = self._presets[number % len(self._presets)]
         truth, observed = self._spines[preset].examined(number)
-        cloud = partial_cloud(observed, self._chain, self._seed * 2**32 + number, preset=preset)
+        cloud = partial_spine(observed, self._chain, preset_named(preset).crop, self._seed * 2**32 + number)
         observation = observe(*cloud)
         scene, _ = make_scene(self._model, observation)
         if not scene.shown.all():

@@ -8,16 +8,16 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from usx_common.levels import LEVELS, SOURCE_ULTRASOUND, SOURCE_XRAY, label_of_level
+from usx_common.levels import LEVELS
 from usx_common.meshes import Mesh
-from usx_completion.data.crop import observed_rows, true_boxes
+from usx_completion.data.crop import true_boxes
 from usx_completion.data.examination import Examination, LevelInput, level_inputs
 from usx_completion.data.mean_chain import MeanChain
 from usx_completion.data.normalisation import NormalisationSettings
+from usx_completion.data.partial_spine import joined as joined_cloud
+from usx_completion.data.partial_spine import labels_of_points
 from usx_completion.data.presets import SampleSettings
 from usx_completion.data.spine_sample import SpineSample
-
-LABEL_STREAM = 0x4C41424C
 
 
 @dataclass(frozen=True)
@@ -72,11 +72,7 @@ def simulated_case(name: CaseName, sample: SpineSample, observed: Examination, s
     boxes = true_boxes(sample, crop) if crop.rule == "truth" else None
     inputs = {level: _without_owners(mine)
               for level, mine in level_inputs(observed, settings, chain, seed, boxes).items()}
-    random = np.random.default_rng(np.random.SeedSequence([LABEL_STREAM, seed]))
-    rows = observed_rows(observed.seen, observed.bodies, chain, replace(crop, rule="nearest_mean"), random)
-    labels = np.zeros(len(observed.seen.points), dtype=np.int64)
-    for level, mask in rows.items():
-        labels[mask] = label_of_level(level)
+    labels = labels_of_points(observed, chain, crop, seed)
     bodies = {level: body.filled for level, body in observed.bodies.items()}
     given = replace(joined(inputs, observed.seen.points, labels, bodies), normalisation=settings.preset.normalisation)
     return Case(name.dataset, name.number, sample.subject, sample.deformation, given, sample.meshes,
@@ -86,11 +82,7 @@ def simulated_case(name: CaseName, sample: SpineSample, observed: Examination, s
 def joined(inputs: Mapping[str, LevelInput], seen: NDArray, labels: NDArray, bodies: Mapping[str, NDArray]
            ) -> CaseInput:
     """Input of ultrasound points (N, 3) with labels (N,) and of the X-ray's filled bodies (level -> (M, 3)), mm."""
-    clouds = [seen, *bodies.values()]
-    names = [labels, *(np.full(len(cloud), label_of_level(level)) for level, cloud in bodies.items())]
-    sources = np.full(sum(map(len, clouds)), SOURCE_XRAY)
-    sources[: len(seen)] = SOURCE_ULTRASOUND
-    return CaseInput(inputs, np.concatenate(clouds), np.concatenate(names).astype(np.int64), sources)
+    return CaseInput(inputs, *joined_cloud(seen, labels, bodies))
 
 
 def units_of(inputs: Mapping[str, LevelInput], truth: Mapping[str, Mesh]) -> dict[str, float]:

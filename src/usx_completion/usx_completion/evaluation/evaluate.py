@@ -55,6 +55,8 @@ def parser() -> argparse.ArgumentParser:
                    help="folders that `usx run usx_bringup demo --out DIR` wrote")
     p.add_argument("--shape-model", type=Path, default=PACKAGED_REAL, metavar="FILE", help="shape model of mean, SSM "
                    "and SSM+GP (the packaged one of real people): one built without a person, to leave that one out")
+    p.add_argument("--weights", type=Path, metavar="DIR", help="folder of usx.safetensors, "
+                   "paper_small_ef_lf.safetensors .. (the packaged ones)")
     p.add_argument("--device", default="cpu", help="device of networks: cpu or cuda (cpu)")
     p.add_argument("--reference", default="", metavar="METHOD", help="method that the others are tested against (the "
                    "best of each dataset)")
@@ -119,7 +121,7 @@ def evaluate(options: argparse.Namespace, console: Console) -> None:
     plans, notes = plan_datasets(settings, wanted)
     names = chosen_names(options.methods)
     reference = chosen_names([options.reference])[0] if options.reference else ""
-    method_options = MethodOptions(options.shape_model, options.device)
+    method_options = MethodOptions(options.shape_model, options.device, options.weights)
     methods, missing = open_methods(names, method_options)
     if not methods:
         raise UsxError("there is no method to evaluate: " + "; ".join(missing))

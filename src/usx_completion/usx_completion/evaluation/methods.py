@@ -34,10 +34,12 @@ class Method(Protocol):
 
 @dataclass(frozen=True)
 class MethodOptions:
-    """What factories may use: the ``shape_model`` of the shape model's rows, and the ``device`` of networks."""
+    """What factories may use: the ``shape_model`` of the shape model's rows, the ``device`` of networks, and a folder
+    of ``weights`` that is looked into before the packaged ones."""
 
     shape_model: Path = PACKAGED_REAL
     device: str = "cpu"
+    weights: Path | None = None
 
 
 class MissingWeights(UsxError):
@@ -75,24 +77,24 @@ def _shape_model(name: str) -> Factory:
     return lambda options: ShapeModelMethod(name, options.shape_model)
 
 
-def _without_weights(name: str, command: str) -> Factory:
+def _network(name: str) -> Factory:
     def factory(options: MethodOptions) -> Method:
-        raise MissingWeights(f"{name} is left out: it has no weights here; {command}")
+        from usx_completion.evaluation.networks import open_network  # it needs this module
+
+        return open_network(name, options)
     return factory
 
-
-_TRAIN = "make them with `usx run usx_completion train --config paper_small --variant {}`"
 
 # One line for each method: its name in the tables and what makes it. A factory raises MissingWeights when it cannot.
 FACTORIES: dict[str, Factory] = {
     "mean": _shape_model("mean"),
     "SSM": _shape_model("SSM"),
     "SSM+GP": _shape_model("SSM+GP"),
-    "US-only": _without_weights("US-only", _TRAIN.format("baseline")),
-    "EF": _without_weights("EF", _TRAIN.format("ef")),
-    "LF": _without_weights("LF", _TRAIN.format("lf")),
-    "EF+LF": _without_weights("EF+LF", _TRAIN.format("ef_lf")),
-    "usx": _without_weights("usx", "make them with `usx run usx_completion train --config usx`"),
+    "US-only": _network("US-only"),
+    "EF": _network("EF"),
+    "LF": _network("LF"),
+    "EF+LF": _network("EF+LF"),
+    "usx": _network("usx"),
 }
 
 

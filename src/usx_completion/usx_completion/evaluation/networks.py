@@ -1,0 +1,71 @@
+"""Rows of the tables whose answers come from trained networks; loaded only where their weights are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from usx_completion.evaluation.case import CaseInput
+from usx_completion.evaluation.methods import MethodOptions, MissingWeights, Prediction
+from usx_completion.shape_model import PACKAGED
+
+if TYPE_CHECKING:
+    from usx_completion.correction.completion import CorrectionCompletion
+    from usx_completion.paper.completion import PaperCompletion
+
+# name in the tables -> file of its weights, and how to make it
+FILES = {"US-only": ("paper_small_baseline", "paper_small --variant baseline"),
+         "EF": ("paper_small_ef", "paper_small --variant ef"),
+         "LF": ("paper_small_lf", "paper_small --variant lf"),
+         "EF+LF": ("paper_small_ef_lf", "paper_small --variant ef_lf"),
+         "usx": ("usx", "usx")}
+
+
+class PaperMethod:
+    """The paper's network, level by level: clouds of 4,096 points."""
+
+    def __init__(self, name: str, completion: PaperCompletion) -> None:
+        self.name, self._completion = name, completion
+
+    def complete(self, given: CaseInput) -> dict[str, Prediction]:
+        """Clouds in mm of the levels with an input."""
+        return {level: mine.normalisation.invert(self._completion.complete(mine.partial, mine.filled))
+                for level, mine in given.inputs.items()}
+
+
+class CorrectionMethod:
+    """The project's own network: meshes of all levels at once."""
+
+    name = "usx"
+
+    def __init__(self, completion: CorrectionCompletion) -> None:
+        self._completion = completion
+
+    def complete(self, given: CaseInput) -> dict[str, Prediction]:
+        """Meshes of the levels that could be placed."""
+        answer = self._completion.complete(given.points, given.labels, given.sources)
+        return {level: completed.mesh for level, completed in answer.levels.items()}
+
+
+def open_network(name: str, options: MethodOptions) -> PaperMethod | CorrectionMethod:
+    """The method of a name of `FILES`. Raises MissingWeights where there is no file, BadWeights for a bad one."""
+    path = weights_file(name, options)
+    if name == "usx":
+        from usx_completion.correction.completion import CorrectionCompletion  # torch takes a second to import
+
+        return CorrectionMethod(CorrectionCompletion.load(path, options.device))
+    from usx_completion.paper.completion import PaperCompletion
+
+    return PaperMethod(name, PaperCompletion.load(path, options.device))
+
+
+def weights_file(name: str, options: MethodOptions) -> Path:
+    """The file in the folder of ``options.weights``, else the packaged one. Raises MissingWeights."""
+    stem, configuration = FILES[name]
+    folders = [folder for folder in (options.weights, PACKAGED.parent) if folder is not None]
+    for folder in folders:
+        if (folder / f"{stem}.safetensors").is_file():
+            return folder / f"{stem}.safetensors"
+    raise MissingWeights(f"{name} is left out: there is no {stem}.safetensors in {' or '.join(map(str, folders))}; "
+                         f"make it with `usx run usx_completion train --config {configuration}` and name its folder with "
+                         "--weights")
