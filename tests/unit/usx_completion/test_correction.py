@@ -24,6 +24,8 @@ from usx_completion.correction.reading import Batch
 from usx_completion.correction.weights import card_of, load_network
 from usx_completion.data.partial_spine import partial_spine
 from usx_completion.data.presets import PAPER
+from usx_completion.evaluation.case import CaseInput
+from usx_completion.evaluation.methods import MethodOptions, open_methods
 from usx_completion.shape_model import PACKAGED_REAL, load_shape_model
 from usx_completion.training.learner import Step
 from usx_completion.training.weights import BadWeights, save_weights
@@ -298,3 +300,14 @@ def test_a_pool_there_and_back(tmp_path, maker, examples):
     assert len(list(pool.read_pool(tmp_path, 1))) == 1
     with pytest.raises(UsxError, match="make_pool"):
         list(pool.read_pool(tmp_path / "none"))
+
+
+def test_the_evaluation_opens_weights_by_name(tmp_path, network, maker):
+    truth, observed = maker._spines["paper"].examined(0)
+    sha = load_shape_model(PACKAGED_REAL)[1]["sha256"]
+    missing = open_methods(["usx"], MethodOptions(weights=tmp_path))
+    assert missing[0] == [] and "train --config usx" in missing[1][0]
+    save_weights(tmp_path / "usx.safetensors", network.state_dict(), card_of(network, sha))
+    (method,), notes = open_methods(["usx"], MethodOptions(weights=tmp_path))
+    given = CaseInput({}, *partial_spine(observed, maker._chain, PAPER.crop, 5))
+    assert not notes and set(method.complete(given)) == set(LEVELS)

@@ -67,5 +67,5 @@ def weights_file(name: str, options: MethodOptions) -> Path:
         if (folder / f"{stem}.safetensors").is_file():
             return folder / f"{stem}.safetensors"
     raise MissingWeights(f"{name} is left out: there is no {stem}.safetensors in {' or '.join(map(str, folders))}; "
-                         f"make it with `usx run usx_completion train --config {configuration}` and name its folder with "
-                         "--weights")
+                         f"make it with `usx run usx_completion train --config {configuration}` and name its folder "
+                         "with --weights")
