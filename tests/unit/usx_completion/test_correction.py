@@ -303,7 +303,7 @@ def test_a_pool_there_and_back(tmp_path, maker, examples):
 
 
 def test_the_evaluation_opens_weights_by_name(tmp_path, network, maker):
-    truth, observed = maker._spines["paper"].examined(0)
+    _, observed = maker._spines["paper"].examined(0)
     sha = load_shape_model(PACKAGED_REAL)[1]["sha256"]
     missing = open_methods(["usx"], MethodOptions(weights=tmp_path))
     assert missing[0] == [] and "train --config usx" in missing[1][0]
