@@ -82,6 +82,8 @@ def test_an_untrained_network_without_trust_answers_with_the_prior_where_it_was_
     network = CorrectionNetwork(real_model, SMALL)
     for stage in network.stages:
         torch.nn.init.zeros_(stage.trust)
+        torch.nn.init.constant_(stage.to_node[-1].bias, -30.0)
+        stage.to_node[-1].bias.data[:4] = 0.0
     with torch.inference_mode():
         answer = network.vertices(network(Batch.of([examples[0].scene]))[-1])[0].numpy()
     poses = examples[0].scene.poses

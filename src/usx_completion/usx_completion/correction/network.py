@@ -19,7 +19,7 @@ from usx_common.errors import UsxError
 from usx_common.meshes import Mesh, vertex_normals
 from usx_completion.correction import reading
 from usx_completion.correction.nodes import NodeSet, choose_nodes
-from usx_completion.correction.suggestion import suggested_step, ultrasound_equations, xray_equations
+from usx_completion.correction.suggestion import Equations, suggested_step, ultrasound_equations, xray_equations
 from usx_completion.shape_model import ShapeModel
 
 COARSE = 96
@@ -116,7 +116,18 @@ class CorrectionNetwork(nn.Module):
 
     def vertices(self, state: State) -> Tensor:
         """(B, L, V, 3) vertices in frame spine, mm."""
-        return self.local(state) @ state.poses[..., :3, :3].transpose(-1, -2) + state.poses[..., None, :3, 3]
+        return _placed(self.local(state), state.poses)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a stage saw: ``features`` (B, L, M, hidden) of nodes at ``places`` (B, L, M, 3) mm, ``hint`` (B, L, 8 + K)
+    the step that it suggests, and the equations of the ultrasound ``points``."""
+
+    features: Tensor
+    hint: Tensor
+    places: Tensor
+    points: Equations
 
 
 class Stage(nn.Module):
@@ -156,7 +167,7 @@ class Stage(nn.Module):
         self.spine = nn.Parameter(torch.randn(1, width) * 0.02)
         self.blocks = nn.ModuleList(Block(width, whole.heads) for _ in range(settings.blocks))
         self.norm = nn.LayerNorm(width)
-        self.to_node = _mlp(hidden + width * 2, width, 4)
+        self.to_node = _mlp(hidden + width * 2, width, 5)
         self.to_level = _mlp(width * 2 + hint, width, 6 + whole.modes)
         self.to_spine = _mlp(width, 64, 3)
         for head in (self.to_node, self.to_level, self.to_spine):  # at first only what is suggested is done
@@ -165,12 +176,12 @@ class Stage(nn.Module):
 
     def forward(self, batch: reading.Batch, state: State) -> State:
         """The state after this stage."""
-        features, hint = self._look(batch, state)
-        tokens, levels, spine = self._talk(features, hint)
-        return self._move(state, features, tokens, torch.cat([levels, tokens.mean(dim=2), hint], dim=-1), spine)
+        seen = self._look(batch, state)
+        tokens, levels, spine = self._talk(seen)
+        return self._move(state, seen, tokens, torch.cat([levels, tokens.mean(dim=2), seen.hint], dim=-1), spine)
 
-    def _look(self, batch: reading.Batch, state: State) -> tuple[Tensor, Tensor]:
-        """(B, L, M, hidden) what every node knows, and (B, L, 8 + K) the step that this suggests."""
+    def _look(self, batch: reading.Batch, state: State) -> Seen:
+        """What every node knows, and the step that this suggests."""
         network = self._network[0]
         places = network.local(state, self.vertices)
         normals = network.normals[:, self.vertices]
@@ -178,7 +189,7 @@ class Stage(nn.Module):
                                              network.settings.neighbours)
         told = self.point(near) * exist[..., None]
         count = exist.sum(dim=3, keepdim=True).clamp(min=1)
-        seen = torch.cat([told.amax(dim=3), told.sum(dim=3) / count], dim=-1)
+        points = torch.cat([told.amax(dim=3), told.sum(dim=3) / count], dim=-1)
         rim = reading.see_xray(batch, state.poses, places, state.xray)
         outline = self.outline(rim)
         spines = len(places)
@@ -187,15 +198,17 @@ class Stage(nn.Module):
         rotation = state.poses[..., :3, :3].flatten(2)[..., [5, 2, 1]]  # tilt, and little of the rest
         rotation = rotation[:, :, None].expand(-1, -1, places.shape[2], -1)
         embedding = self.place.expand(spines, places.shape[1], -1, -1)
-        features = self.node(torch.cat([seen, outline, embedding, fixed, change, rotation], dim=-1))
+        features = self.node(torch.cat([points, outline, embedding, fixed, change, rotation], dim=-1))
         believed = 2.0 * torch.sigmoid(self.belief(features))
         equations = [ultrasound_equations(near, believed[..., 0], normals),
                      xray_equations(rim, believed[..., 1], places, self.body)]
         modes = torch.einsum("lk,kmc->lkmc", network.mode_sd, network.modes[:, self.vertices])
-        return features, suggested_step(equations, places, modes, state.scores)
+        hint = suggested_step(equations, places, modes, state.scores)
+        return Seen(features, hint, places, equations[0])
 
-    def _talk(self, features: Tensor, hint: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _talk(self, seen: Seen) -> tuple[Tensor, Tensor, Tensor]:
         """(B, L, T, width) tokens, (B, L, width) levels and (B, width) spine, after attention among all of them."""
+        features = seen.features
         spines, levels = features.shape[:2]
         mean = torch.einsum("tm,blmh->blth", self.share, features)
         most = features.new_full((*mean.shape[:2], len(self.share), features.shape[-1]), -1e9)
@@ -203,7 +216,7 @@ class Stage(nn.Module):
         most = most.scatter_reduce(2, index, features, "amax")
         tokens = self.token(torch.cat([mean, most], dim=-1)) + self.token_place
         count = tokens.shape[2]
-        everything = torch.cat([tokens.flatten(1, 2), self.level + self.hint(hint),
+        everything = torch.cat([tokens.flatten(1, 2), self.level + self.hint(seen.hint),
                                 self.spine.expand(spines, -1, -1)], dim=1)
         for block in self.blocks:
             everything = block(everything)
@@ -211,14 +224,27 @@ class Stage(nn.Module):
         cut = levels * count
         return everything[:, :cut].unflatten(1, (levels, count)), everything[:, cut:-1], everything[:, -1]
 
-    def _move(self, state: State, features: Tensor, tokens: Tensor, levels: Tensor, spine: Tensor) -> State:
+    def _move(self, state: State, seen: Seen, tokens: Tensor, levels: Tensor, spine: Tensor) -> State:
         told = (tokens[:, :, self.token_rows] * self.token_weights[..., None]).sum(dim=3)
-        answer = self.to_node(torch.cat([features, told, levels[:, :, None, :told.shape[-1]].expand_as(told)], dim=-1))
-        spread = (answer[:, :, self.spread_rows] * self.spread_weights[..., None]).sum(dim=3)
+        whole_level = levels[:, :, None, :told.shape[-1]].expand_as(told)
+        answer = self.to_node(torch.cat([seen.features, told, whole_level], dim=-1))
         whole = self.to_level(levels) + self.trust * levels[..., -len(self.trust) - 2:-2]
-        poses = state.poses @ _motion(whole[..., :6])
-        return State(poses, state.scores + whole[..., 6:], state.offsets + 5.0 * spread[..., :3],
-                     state.xray + self.to_spine(spine) * spine.new_tensor([5.0, 5.0, 0.1]), spread[..., 3])
+        moved = State(state.poses @ _motion(whole[..., :6]), state.scores + whole[..., 6:], state.offsets,
+                      state.xray + self.to_spine(spine) * spine.new_tensor([5.0, 5.0, 0.1]), state.log_sigma)
+        nodes = 5.0 * answer[..., :3] + self._towards_points(state, moved, seen, torch.sigmoid(answer[..., 4] - 2.0))
+        spread = (nodes[:, :, self.spread_rows] * self.spread_weights[..., None]).sum(dim=3)
+        sigma = (answer[:, :, self.spread_rows, 3] * self.spread_weights).sum(dim=3)
+        return State(moved.poses, moved.scores, moved.offsets + spread, moved.xray, sigma)
+
+    def _towards_points(self, state: State, moved: State, seen: Seen, share: Tensor) -> Tensor:
+        """(B, L, M, 3) mm: a ``share`` (B, L, M) of what pose and modes left of the way along the normal to near points."""
+        network = self._network[0]
+        before = _placed(seen.places, state.poses)
+        after = _placed(network.local(moved, self.vertices), moved.poses)
+        gone = torch.einsum("blmi,blij->blmj", after - before, state.poses[..., :3, :3])
+        normals = seen.points.facing
+        left = seen.points.residual / reading.CENTIMETRE - (gone * normals).sum(dim=-1)
+        return (share * seen.points.weight.clamp(max=1.0) * left)[..., None] * normals
 
 
 class Block(nn.Module):
@@ -250,6 +276,11 @@ def _edges(faces: NDArray) -> NDArray[np.int64]:
 
 def _mlp(before: int, between: int, after: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(before, between), nn.GELU(), nn.Linear(between, after))
+
+
+def _placed(places: Tensor, poses: Tensor) -> Tensor:
+    """Points (B, L, M, 3) of the levels' frames in frame spine."""
+    return places @ poses[..., :3, :3].transpose(-1, -2) + poses[..., None, :3, 3]
 
 
 def _motion(numbers: Tensor) -> Tensor:
