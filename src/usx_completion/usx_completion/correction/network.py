@@ -237,7 +237,7 @@ class Stage(nn.Module):
         return State(moved.poses, moved.scores, moved.offsets + spread, moved.xray, sigma)
 
     def _towards_points(self, state: State, moved: State, seen: Seen, share: Tensor) -> Tensor:
-        """(B, L, M, 3) mm: a ``share`` (B, L, M) of what pose and modes left of the way along the normal to near points."""
+        """(B, L, M, 3) mm: a ``share`` (B, L, M) of the way along the normal to near points that is left by then."""
         network = self._network[0]
         before = _placed(seen.places, state.poses)
         after = _placed(network.local(moved, self.vertices), moved.poses)
