@@ -45,26 +45,32 @@ class CorrectionCompletion:
         """
         observation = observe(points, labels, sources, self._settings)
         try:
-            scene, reasons = make_scene(self._model, observation)
+            scene, reasons = make_scene(self._model, observation, self._settings.smallest_level)
         except UsxError as error:
             return Completion({}, {**observation.reasons, **dict.fromkeys(LEVELS, str(error))}, observation.dropped)
         local, poses, sigma, shift = self._answer(scene)
         normals = np.stack([vertex_normals(Mesh(shape, self._model.faces)) for shape in local])
-        local, _ = fit_joints(local, normals, poses)
+        for run in _neighbours(scene.placed):  # a level that is not answered must not dent those that are
+            local[run], _ = fit_joints(local[run], normals[run], poses[run])
         levels = {level: CompletedLevel(Mesh(apply(poses[k], local[k]), self._model.faces), sigma[k], poses[k])
                   for k, level in enumerate(LEVELS) if scene.placed[k]}
         return Completion(levels, {level: reason for level, reason in {**observation.reasons, **reasons}.items()
                                    if level not in levels}, observation.dropped, shift)
 
     def _answer(self, scene: Scene) -> tuple[NDArray, NDArray, NDArray, NDArray]:
-        """(L, V, 3) local vertices, (L, 4, 4) poses, (L, V) sigma, mm, and (3,) the X-ray's correction."""
+        """(L, V, 3) local vertices, (L, 4, 4) poses, (L, V) sigma, mm, and (3,) the X-ray's correction: mm, mm, rad."""
         with torch.inference_mode():
             state: State = self._network(Batch.of([scene], self._device))[-1]
             local = self._network.local(state)[0].double().cpu().numpy()
             poses = _rigid(state.poses[0].double().cpu().numpy())
             sigma = self._scale * torch.exp(state.log_sigma[0]).double().cpu().numpy()
-        across = np.append(state.xray[0, :2].cpu().numpy().astype(float), 0.0)
-        return local, poses, sigma, across
+        return local, poses, sigma, state.xray[0].double().cpu().numpy()
+
+
+def _neighbours(placed: NDArray) -> list[slice]:
+    """Runs of levels that are placed."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], placed.astype(int), [0]])))
+    return [slice(first, last) for first, last in zip(edges[::2], edges[1::2], strict=True)]
 
 
 def _rigid(poses: NDArray) -> NDArray[np.float64]:

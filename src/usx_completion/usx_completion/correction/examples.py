@@ -32,7 +32,7 @@ class Example:
 
 
 class ExampleMaker:
-    """Examples by number: every ``share``-th of a round of presets is of that preset. Deterministic."""
+    """Examples by number, the presets in turn. Deterministic."""
 
     def __init__(self, model: ShapeModel, seed: int, presets: tuple[str, ...] = ("paper", "realistic"),
                  source: str = "real") -> None:

@@ -68,8 +68,10 @@ def _bend(network: CorrectionNetwork, state: State) -> Tensor:
 
 
 def _displacement(batch: Batch, state: State, displaced: Tensor) -> Tensor:
-    """How far the corrected outlines' middles are from the true bodies', mm, over bodies that are shown."""
+    """How far the corrected outlines' middles are from the true bodies', mm; nothing where no body is shown.
+
+    A mean over all levels, so that a batch in parts has the mean of the parts.
+    """
     corrected, _ = corrected_outlines(batch, state.xray)
     gap = corrected.mean(dim=2) - batch.outlines.mean(dim=2) - displaced
-    shown = batch.shown.float()
-    return ((gap.square().sum(dim=-1) + 1e-6).sqrt() * shown).sum() / shown.sum().clamp(min=1.0)
+    return ((gap.square().sum(dim=-1) + 1e-6).sqrt() * batch.shown).mean()

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from usx_common.errors import UsxError
 from usx_completion.correction.pool import write_pool
+from usx_completion.data.spine_source import FIRST_TEST_SEED
 
 DESCRIPTION = """Make training examples of the project's own network: spines of the shape model of real people, examined
 by the presets paper and realistic in turn, with the poses where the prior starts. In --out: train/ and val/, files of a
@@ -39,7 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status: 0, or 2 for bad input (one line on stderr)."""
     options = parser().parse_args(arguments)
     try:
-        for name, low, high in (("spines", 1, 10**6), ("validation", 1, 10**5), ("seed", 0, 1998), ("jobs", 1, 256)):
+        for name, low, high in (("spines", 1, 10**6), ("validation", 1, 10**5), ("seed", 0, FIRST_TEST_SEED - 2),
+                                ("jobs", 1, 256)):
             if not low <= getattr(options, name) <= high:
                 raise UsxError(f"--{name} {getattr(options, name)} must be within {low} .. {high}")
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),

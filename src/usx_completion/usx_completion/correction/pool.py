@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import fields
@@ -14,7 +13,7 @@ import numpy as np
 from usx_common.errors import UsxError
 from usx_completion.correction.examples import Example, ExampleMaker
 from usx_completion.correction.scene import Scene
-from usx_completion.data.generate import ONE_THREAD
+from usx_completion.data.generate import one_thread_each
 from usx_completion.shape_model import PACKAGED_REAL, load_shape_model
 
 PER_FILE = 100
@@ -31,8 +30,7 @@ def write_pool(folder: Path, count: int, seed: int, jobs: int = 2) -> Iterator[t
     there = [part for part in parts if _file(folder, part[1]).exists()]
     for _, _, size, _ in there:
         yield size, 0
-    os.environ.update(ONE_THREAD)
-    with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
+    with one_thread_each(), ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
         yield from pool.map(_write, [part for part in parts if part not in there])
 
 

@@ -37,12 +37,15 @@ class Scene:
     placed: NDArray[np.bool_]
 
 
-def make_scene(model: ShapeModel, observation: SpineObservation) -> tuple[Scene, dict[str, str]]:
+def make_scene(model: ShapeModel, observation: SpineObservation, smallest_level: int = 60
+               ) -> tuple[Scene, dict[str, str]]:
     """The scene of an observation and the reasons (level -> sentence) for levels that could not be placed.
+
+    ``smallest_level``: points that a level must have.
 
     Raises UsxError when no level can be placed.
     """
-    placement = starting_poses(model, observation)
+    placement = starting_poses(model, observation, smallest_level)
     if not placement.poses:
         raise UsxError("; ".join(sorted(set(placement.reasons.values()))) or "no level could be placed")
     outlines = np.zeros((len(LEVELS), BINS, 2), np.float32)

@@ -18,6 +18,7 @@ from usx_completion.data.spine_sample import SpineSample
 from usx_completion.shape_model import PACKAGED, PACKAGED_REAL, load_shape_model
 
 SPINES_PER_SEED = 10**6
+FIRST_TEST_SEED = 1900  # 1900 .. 1999 are for tests: no model may learn from them
 MODELS = {"model": PACKAGED, "real": PACKAGED_REAL}
 
 

@@ -50,13 +50,16 @@ class CorrectionMethod:
 def open_network(name: str, options: MethodOptions) -> PaperMethod | CorrectionMethod:
     """The method of a name of `FILES`. Raises MissingWeights where there is no file, BadWeights for a bad one."""
     path = weights_file(name, options)
-    if name == "usx":
-        from usx_completion.correction.completion import CorrectionCompletion  # torch takes a second to import
+    from usx_completion.training.processes import Group, device_of  # torch takes a second to import
 
-        return CorrectionMethod(CorrectionCompletion.load(path, options.device))
+    device = str(device_of(options.device, Group()))
+    if name == "usx":
+        from usx_completion.correction.completion import CorrectionCompletion
+
+        return CorrectionMethod(CorrectionCompletion.load(path, device))
     from usx_completion.paper.completion import PaperCompletion
 
-    return PaperMethod(name, PaperCompletion.load(path, options.device))
+    return PaperMethod(name, PaperCompletion.load(path, device))
 
 
 def weights_file(name: str, options: MethodOptions) -> Path:
@@ -64,8 +67,9 @@ def weights_file(name: str, options: MethodOptions) -> Path:
     stem, configuration = FILES[name]
     folders = [folder for folder in (options.weights, PACKAGED.parent) if folder is not None]
     for folder in folders:
-        if (folder / f"{stem}.safetensors").is_file():
-            return folder / f"{stem}.safetensors"
-    raise MissingWeights(f"{name} is left out: there is no {stem}.safetensors in {' or '.join(map(str, folders))}; "
-                         f"make it with `usx run usx_completion train --config {configuration}` and name its folder "
-                         "with --weights")
+        for path in (folder / f"{stem}.safetensors", folder / stem / "model.safetensors"):
+            if path.is_file():
+                return path
+    raise MissingWeights(f"{name} is left out: neither {stem}.safetensors nor {stem}/model.safetensors is in "
+                         f"{' or '.join(map(str, folders))}; make it with `usx run usx_completion train --config "
+                         f"{configuration} --data .. --out WEIGHTS/{stem}` and give --weights WEIGHTS")

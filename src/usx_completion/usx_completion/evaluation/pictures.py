@@ -13,9 +13,8 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.collections import PolyCollection
 from matplotlib.colors import Normalize
 from numpy.typing import NDArray
-from PIL import Image
 
-from usx_common.drawing import AMBIENT, FROM_BEHIND, FROM_LEFT, LIGHT, View, draw_points, finish
+from usx_common.drawing import AMBIENT, FROM_BEHIND, FROM_LEFT, LIGHT, View, draw_points, finish, save_small
 from usx_common.levels import SOURCE_ULTRASOUND, label_of_level
 from usx_common.meshes import Mesh
 from usx_completion.evaluation.case import CaseInput
@@ -164,11 +163,8 @@ def _input(axes: Axes, one: Shown, view: View) -> None:
 
 
 def _save(figure: plt.Figure, path: Path) -> None:
-    figure.savefig(path, dpi=80)
+    save_small(figure, path, 80, 200)
     plt.close(figure)
-    with Image.open(path) as drawn:  # few colours: a third of the bytes
-        small = drawn.convert("RGB").quantize(200, dither=Image.Dither.NONE)
-    small.save(path, optimize=True)
 
 
 def _shaded(axes: Axes, mesh: Mesh, colours: NDArray, view: View) -> None:

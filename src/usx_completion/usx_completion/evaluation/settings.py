@@ -10,9 +10,9 @@ import yaml
 
 from usx_common.errors import UsxError
 from usx_completion.data.presets import PRESETS
+from usx_completion.data.spine_source import FIRST_TEST_SEED
 
 PACKAGED_SETTINGS = Path(__file__).parents[1] / "configs" / "evaluation.yaml"
-FIRST_TEST_SEED = 1900  # of SourceChoice: 1900 .. 1999 are for tests, no model may learn from them
 
 
 @dataclass(frozen=True)
