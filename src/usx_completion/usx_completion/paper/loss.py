@@ -41,7 +41,7 @@ def training_loss(result: TrainingStages, complete: Tensor, share: float, settin
                   search: Search = FAST) -> dict[str, Tensor]:
     """Terms of the loss, unweighted, and their weighted "total"; ``complete`` (B, M, 3), ``share`` of the training.
 
-    Divergences are means over samples and latent numbers. Their posterior is drawn to the prior, never the other way round.
+    Divergences are means over samples and latent numbers. The posterior is drawn to the prior, never the other way.
     """
     stages = result.stages
     truth = torch.cat([complete, complete])

@@ -19,7 +19,7 @@ LARGEST_FILE_BYTES = 2**20
 
 def find_configuration(name: str) -> Path:
     """Path of a packaged configuration by its name ("paper"), or of a file. Raises UsxError where there is neither."""
-    known = sorted(path.stem for path in PACKAGED.glob("*.yaml"))
+    known = sorted(path.stem for path in PACKAGED.glob("*.yaml") if "model" in read_configuration(path))
     if name in known:
         return PACKAGED / f"{name}.yaml"
     path = Path(name)
