@@ -18,7 +18,7 @@ DESCRIPTION = """Make training examples of the project's own network: spines of 
 by the presets paper and realistic in turn, with the poses where the prior starts. In --out: train/ and val/, files of a
 hundred spines. The same options and seed give the same files, whatever --jobs. A stopped run goes on where it was."""
 EXAMPLES = """examples:
-  make_pool --out out/pool --spines 6000                 about 1.4 GB and 20 minutes on two cores
+  make_pool --out out/pool --spines 6000                 23 MB a hundred spines
   train --config usx --data out/pool --out out/usx       what it is for
 """
 VALIDATION_SEED_STEP = 1  # other people than those trained on

@@ -98,11 +98,6 @@ FACTORIES: dict[str, Factory] = {
 }
 
 
-def register(name: str, factory: Factory) -> None:
-    """Put a method into the tables, in place of one of the same name or after the others."""
-    FACTORIES[name] = factory
-
-
 def chosen_names(wanted: Sequence[str]) -> list[str]:
     """Names in the order of the tables; none wanted: all. Upper and lower case are the same.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 
 from usx_common.errors import UsxError
@@ -79,8 +79,3 @@ def _level(prediction: Prediction | None, truth: SampledSurface, unit_mm: float,
         return compare(truth, sampled(prediction), unit_mm, emd), ""
     except UsxError as error:
         return {}, str(error)
-
-
-def answered(rows: Iterable[VertebraRow]) -> list[VertebraRow]:
-    """The rows that have values."""
-    return [row for row in rows if row.answered]
