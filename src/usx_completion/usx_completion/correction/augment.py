@@ -13,19 +13,27 @@ from numpy.typing import NDArray
 
 from usx_common.transforms import make_transform
 from usx_completion.correction.examples import Example
-from usx_completion.correction.scene import Scene
+from usx_completion.correction.scene import Scene, observation_of
+from usx_completion.correction.start import all_poses, starting_poses
 from usx_completion.rigid import rotation_matrix
+from usx_completion.shape_model import ShapeModel
+
+FEWEST_PLACED = 3
 
 
 @dataclass(frozen=True)
 class AugmentSettings:
-    """mm, radians and probabilities. ``blind``: the X-ray is missing; ``deaf``: nearly all ultrasound is missing."""
+    """mm, radians and probabilities. ``blind``: the X-ray is missing; ``deaf``: nearly all ultrasound is missing;
+    ``displaced``: the X-ray is, half of these by up to ``xray_shift_most`` and ``xray_turn_most`` in any direction, the
+    others by a little (SD); ``restarted``: the prior is placed anew by what is left."""
 
     blind: float = 0.2
     body_hidden: float = 0.04
-    displaced: float = 0.6
-    xray_shift_sd: float = 3.5
-    xray_turn_sd: float = 0.045
+    displaced: float = 0.4
+    xray_shift_sd: float = 1.2
+    xray_turn_sd: float = 0.02
+    xray_shift_most: float = 10.0
+    xray_turn_most: float = 0.15
     plane_shift_sd: float = 4.0
     outline_scale_sd: float = 0.015
     noise_most: float = 1.0
@@ -37,24 +45,33 @@ class AugmentSettings:
     unlabelled: float = 0.1
     mislabelled: float = 0.04
     deaf: float = 0.03
+    restarted: float = 0.7
     common_turn_sd: float = 0.03
     common_move_sd: float = 1.5
     level_turn_sd: float = 0.035
     level_move_sd: float = 1.2
 
 
-def augmented(example: Example, settings: AugmentSettings, random: np.random.Generator) -> Example:
-    """Another look at the same bones: the truth stays, the scene gets worse."""
+def augmented(example: Example, settings: AugmentSettings, random: np.random.Generator, model: ShapeModel) -> Example:
+    """Another look at the same bones: the truth stays, the scene gets worse, and the prior starts where that leads."""
     scene, displaced = example.scene, example.displaced
     blind = random.random() < settings.blind
-    poses = example.blind_poses if blind else scene.poses
-    scene = replace(scene, poses=_jittered(poses, settings, random))
     if blind:
-        scene = replace(scene, shown=np.zeros_like(scene.shown))
+        scene = replace(scene, poses=example.blind_poses, shown=np.zeros_like(scene.shown))
     else:
         scene, displaced = _xray(scene, displaced, settings, random)
-    return Example(_ultrasound(scene, settings, random, deaf=not blind and random.random() < settings.deaf),
-                   example.vertices, example.blind_poses, displaced)
+    scene = _ultrasound(scene, settings, random, deaf=not blind and random.random() < settings.deaf)
+    poses = _started(model, scene) if random.random() < settings.restarted else scene.poses
+    scene = replace(scene, poses=_jittered(poses, settings, random))
+    return Example(scene, example.vertices, example.blind_poses, displaced)
+
+
+def _started(model: ShapeModel, scene: Scene) -> NDArray[np.float64]:
+    """Where what is seen by now puts the levels; where it was before when they cannot be told any more."""
+    found = starting_poses(model, observation_of(scene)).poses
+    if len(found) < FEWEST_PLACED:
+        return scene.poses
+    return all_poses(model, found)
 
 
 def _jittered(poses: NDArray, settings: AugmentSettings, random: np.random.Generator) -> NDArray[np.float64]:
@@ -74,9 +91,13 @@ def _xray(scene: Scene, displaced: NDArray, settings: AugmentSettings, random: n
     shown = scene.shown & (random.random(len(scene.shown)) >= settings.body_hidden)
     if random.random() >= settings.displaced:
         return replace(scene, shown=shown), displaced
-    amount = random.random() + 0.5
-    shift = amount * settings.xray_shift_sd * random.standard_normal(2)
-    angle = amount * settings.xray_turn_sd * random.standard_normal()
+    if random.random() < 0.5:
+        shift = settings.xray_shift_sd * random.standard_normal(2)
+        angle = settings.xray_turn_sd * random.standard_normal()
+    else:
+        towards, amount = random.uniform(0.0, 2.0 * np.pi), random.random()
+        shift = amount * settings.xray_shift_most * np.array([np.cos(towards), np.sin(towards)])
+        angle = settings.xray_turn_most * random.uniform(-1.0, 1.0)
     size = 1.0 + settings.outline_scale_sd * random.standard_normal()
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     middle = scene.outlines[scene.shown].mean(axis=(0, 1))
@@ -116,7 +137,8 @@ def _ultrasound(scene: Scene, settings: AugmentSettings, random: np.random.Gener
     luck = random.random()
     if luck < settings.unlabelled:
         labels = np.zeros_like(labels)
-    elif luck < settings.unlabelled + settings.mislabelled:  # as after a count that is off by one
+    elif scene.shown.any() and luck < settings.unlabelled + settings.mislabelled:  # as if counted wrong by one; without
+        # an X-ray to tell, the answer would be another spine
         step = random.choice([-1, 1])
         labels = np.where(labels > 0, np.clip(labels + step, 1, 5), 0).astype(np.int8)
     return replace(scene, points=points.astype(np.float32), labels=labels)

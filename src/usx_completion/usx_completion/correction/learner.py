@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +68,7 @@ class CorrectionLearner:
                  seed: int, device: torch.device) -> None:
         torch.manual_seed(seed)
         model, metadata = load_shape_model(PACKAGED_REAL)
+        self._model = model
         self.module = CorrectionNetwork(model, configuration.network)
         self._training, self._validation = pools
         self.samples = len(self._training)
@@ -110,13 +111,13 @@ class CorrectionLearner:
 
     def _harder(self, place: int) -> Example:
         random = np.random.default_rng(np.random.SeedSequence([STREAM, self._seed, place]))
-        return augmented(self._training[int(random.integers(self.samples))], self._settings.augment, random)
+        return augmented(self._training[int(random.integers(self.samples))], self._settings.augment, random,
+                         self._model)
 
 
 def _blind(example: Example) -> Example:
-    return augmented(example, AugmentSettings(blind=1.0, noise_most=0.0, thinned_least=1.0, cut=0.0, holes=0, stray=0.0,
-                                              unlabelled=0.0, mislabelled=0.0, common_turn_sd=0.0, common_move_sd=0.0,
-                                              level_turn_sd=0.0, level_move_sd=0.0), np.random.default_rng(0))
+    scene = example.scene
+    return replace(example, scene=replace(scene, poses=example.blind_poses, shown=np.zeros_like(scene.shown)))
 
 
 def make_learner(request: Request) -> CorrectionLearner:

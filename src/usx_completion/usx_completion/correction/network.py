@@ -19,11 +19,21 @@ from usx_common.errors import UsxError
 from usx_common.meshes import Mesh, vertex_normals
 from usx_completion.correction import reading
 from usx_completion.correction.nodes import NodeSet, choose_nodes
-from usx_completion.correction.suggestion import Equations, suggested_step, ultrasound_equations, xray_equations
+from usx_completion.correction.suggestion import (
+    REACHES,
+    ULTRASOUND_DATA,
+    XRAY_DATA,
+    Equations,
+    Suggestion,
+    displacement_units,
+    suggested_step,
+    ultrasound_equations,
+    xray_equations,
+)
 from usx_completion.shape_model import ShapeModel
 
 COARSE = 96
-TRUST = 0.3  # at first, in the step that near points suggest
+TRUST = 0.5  # at first, in the step that near points suggest
 
 
 @dataclass(frozen=True)
@@ -50,6 +60,15 @@ class NetworkSettings:
     heads: int = 4
     neighbours: int = 8
     modes: int = 40
+
+    def __post_init__(self) -> None:
+        for name, low, high in (("width", 8, 1024), ("heads", 1, 64), ("neighbours", 1, 64), ("modes", 1, 1000)):
+            if not low <= getattr(self, name) <= high:
+                raise UsxError(f"network.{name} = {getattr(self, name)} must be within {low} .. {high}")
+        if self.width % self.heads:
+            raise UsxError(f"network.width = {self.width} must be a multiple of network.heads = {self.heads}")
+        if not self.stages:
+            raise UsxError("network.stages is empty; at least one stage is needed")
 
 
 @dataclass(frozen=True)
@@ -89,7 +108,8 @@ class CorrectionNetwork(nn.Module):
         self.register_buffer("body", torch.from_numpy(model.body.copy()), persistent=False)
         self.register_buffer("edges", torch.from_numpy(_edges(model.faces)), persistent=False)
         self.stages = nn.ModuleList(
-            Stage(self, choose_nodes(model, stage.nodes, stage.tokens), stage) for stage in self.settings.stages)
+            Stage(self, choose_nodes(model, stage.nodes, stage.tokens), stage, REACHES[min(k, len(REACHES) - 1)])
+            for k, stage in enumerate(self.settings.stages))
 
     def _keep(self, **arrays: Any) -> None:
         for name, array in arrays.items():
@@ -111,8 +131,8 @@ class CorrectionNetwork(nn.Module):
     def local(self, state: State, rows: Tensor | slice = slice(None)) -> Tensor:
         """(B, L, V, 3) vertices (or some ``rows`` of them) in the levels' frames, mm."""
         scaled = state.scores * self.mode_sd
-        return (self.means[:, rows] + torch.einsum("blk,kvc->blvc", scaled, self.modes[:, rows])
-                + state.offsets[:, :, rows])
+        moved = (scaled @ self.modes[:, rows].flatten(1)).unflatten(-1, (-1, 3))
+        return self.means[:, rows] + moved + state.offsets[:, :, rows]
 
     def vertices(self, state: State) -> Tensor:
         """(B, L, V, 3) vertices in frame spine, mm."""
@@ -121,10 +141,11 @@ class CorrectionNetwork(nn.Module):
 
 @dataclass(frozen=True)
 class Seen:
-    """What a stage saw: ``features`` (B, L, M, hidden) of nodes at ``places`` (B, L, M, 3) mm, ``hint`` (B, L, 8 + K)
-    the step that it suggests, and the equations of the ultrasound ``points``."""
+    """What a stage saw: ``features`` (B, L, M, hidden) of nodes at ``places`` (B, L, M, 3) mm, the step ``suggested``,
+    ``hint`` (B, L, 6 + K + 5) all of it as a level is told, and the equations of the ultrasound ``points``."""
 
     features: Tensor
+    suggested: Suggestion
     hint: Tensor
     places: Tensor
     points: Equations
@@ -141,19 +162,23 @@ class Stage(nn.Module):
     token_weights: Tensor
     share: Tensor
     body: Tensor
+    basis: Tensor
 
-    def __init__(self, network: CorrectionNetwork, nodes: NodeSet, settings: StageSettings) -> None:
+    def __init__(self, network: CorrectionNetwork, nodes: NodeSet, settings: StageSettings,
+                 reach: tuple[float, float]) -> None:
         super().__init__()
         self._network = [network]  # in a list, so that it is no child of its own child
         whole, levels = network.settings, len(network.means)
         self._coarse = np.linspace(0, settings.nodes - 1, min(COARSE, settings.nodes)).astype(np.int64)
         for name in ("vertices", "cluster", "spread_rows", "spread_weights", "token_rows", "token_weights"):
             self.register_buffer(name, torch.from_numpy(getattr(nodes, name)), persistent=False)
-        self.register_buffer("body", network.body[self.vertices], persistent=False)
+        self.register_buffer("body", torch.nonzero(network.body[self.vertices])[:, 0], persistent=False)
+        scaled = network.mode_sd[:, :, None, None] * network.modes[None, :, self.vertices]
+        self.register_buffer("basis", scaled, persistent=False)
         share = torch.zeros(settings.tokens, settings.nodes)
         share[self.cluster, torch.arange(settings.nodes)] = 1.0
         self.register_buffer("share", share / share.sum(dim=1, keepdim=True), persistent=False)
-        hidden, width, hint = 64, whole.width, 6 + whole.modes + 2
+        hidden, width, hint = 64, whole.width, 6 + whole.modes + 5
         self.point = _mlp(reading.ULTRASOUND_FEATURES, 32, 48)
         self.outline = _mlp(reading.XRAY_FEATURES, 32, 32)
         self.place = nn.Parameter(torch.randn(settings.nodes, 32) * 0.1)
@@ -163,13 +188,17 @@ class Stage(nn.Module):
         self.token_place = nn.Parameter(torch.randn(levels, settings.tokens, width) * 0.02)
         self.hint = nn.Linear(hint, width)
         self.trust = nn.Parameter(torch.full((6 + whole.modes,), TRUST))
+        self.trust_xray = nn.Parameter(torch.full((3,), TRUST))
+        self.data = nn.Parameter(torch.log(torch.tensor([ULTRASOUND_DATA, XRAY_DATA])))
+        self.reach = nn.Parameter(torch.log(torch.tensor(reach)))
+        self.stillness = nn.Parameter(torch.zeros(3))
         self.level = nn.Parameter(torch.randn(levels, width) * 0.02)
         self.spine = nn.Parameter(torch.randn(1, width) * 0.02)
         self.blocks = nn.ModuleList(Block(width, whole.heads) for _ in range(settings.blocks))
         self.norm = nn.LayerNorm(width)
         self.to_node = _mlp(hidden + width * 2, width, 5)
         self.to_level = _mlp(width * 2 + hint, width, 6 + whole.modes)
-        self.to_spine = _mlp(width, 64, 3)
+        self.to_spine = _mlp(width + 3, 64, 3)
         for head in (self.to_node, self.to_level, self.to_spine):  # at first only what is suggested is done
             for parameter in head[-1].parameters():
                 nn.init.zeros_(parameter)
@@ -178,7 +207,8 @@ class Stage(nn.Module):
         """The state after this stage."""
         seen = self._look(batch, state)
         tokens, levels, spine = self._talk(seen)
-        return self._move(state, seen, tokens, torch.cat([levels, tokens.mean(dim=2), seen.hint], dim=-1), spine)
+        return self._move(state, seen, tokens, torch.cat([levels, tokens.mean(dim=2), seen.hint], dim=-1),
+                          torch.cat([spine, seen.suggested.xray], dim=-1))
 
     def _look(self, batch: reading.Batch, state: State) -> Seen:
         """What every node knows, and the step that this suggests."""
@@ -190,7 +220,7 @@ class Stage(nn.Module):
         told = self.point(near) * exist[..., None]
         count = exist.sum(dim=3, keepdim=True).clamp(min=1)
         points = torch.cat([told.amax(dim=3), told.sum(dim=3) / count], dim=-1)
-        rim = reading.see_xray(batch, state.poses, places, state.xray)
+        rim, shared = reading.see_xray(batch, state.poses, places, state.xray)
         outline = self.outline(rim)
         spines = len(places)
         fixed = torch.cat([network.means[:, self.vertices] * 0.05, normals], dim=-1).expand(spines, -1, -1, -1)
@@ -200,11 +230,14 @@ class Stage(nn.Module):
         embedding = self.place.expand(spines, places.shape[1], -1, -1)
         features = self.node(torch.cat([points, outline, embedding, fixed, change, rotation], dim=-1))
         believed = 2.0 * torch.sigmoid(self.belief(features))
-        equations = [ultrasound_equations(near, believed[..., 0], normals),
-                     xray_equations(rim, believed[..., 1], places, self.body)]
-        modes = torch.einsum("lk,kmc->lkmc", network.mode_sd, network.modes[:, self.vertices])
-        hint = suggested_step(equations, places, modes, state.scores)
-        return Seen(features, hint, places, equations[0])
+        data, reach = self.data.exp(), self.reach.exp()
+        equations = [ultrasound_equations(near, believed[..., 0], normals, data[0], reach[0]),
+                     xray_equations(rim[:, :, self.body], shared[:, :, self.body], believed[..., 1], places, self.body,
+                                    data[1], reach[1])]
+        suggested = suggested_step(equations, places, self.basis, state.scores, state.xray, self.stillness.exp())
+        told_of_xray = suggested.xray[:, None].expand(-1, places.shape[1], -1)
+        hint = torch.cat([suggested.step, suggested.shares, told_of_xray], dim=-1)
+        return Seen(features, suggested, hint, places, equations[0])
 
     def _talk(self, seen: Seen) -> tuple[Tensor, Tensor, Tensor]:
         """(B, L, T, width) tokens, (B, L, width) levels and (B, width) spine, after attention among all of them."""
@@ -228,9 +261,10 @@ class Stage(nn.Module):
         told = (tokens[:, :, self.token_rows] * self.token_weights[..., None]).sum(dim=3)
         whole_level = levels[:, :, None, :told.shape[-1]].expand_as(told)
         answer = self.to_node(torch.cat([seen.features, told, whole_level], dim=-1))
-        whole = self.to_level(levels) + self.trust * levels[..., -len(self.trust) - 2:-2]
+        whole = self.to_level(levels) + self.trust * seen.suggested.step
+        displaced = displacement_units(spine) * (self.trust_xray * seen.suggested.xray + self.to_spine(spine))
         moved = State(state.poses @ _motion(whole[..., :6]), state.scores + whole[..., 6:], state.offsets,
-                      state.xray + self.to_spine(spine) * spine.new_tensor([5.0, 5.0, 0.1]), state.log_sigma)
+                      state.xray + displaced, state.log_sigma)
         nodes = 5.0 * answer[..., :3] + self._towards_points(state, moved, seen, torch.sigmoid(answer[..., 4] - 2.0))
         spread = (nodes[:, :, self.spread_rows] * self.spread_weights[..., None]).sum(dim=3)
         sigma = (answer[:, :, self.spread_rows, 3] * self.spread_weights).sum(dim=3)

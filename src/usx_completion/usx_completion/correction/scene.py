@@ -11,7 +11,7 @@ from usx_common.errors import UsxError
 from usx_common.levels import LEVELS, UNKNOWN_LABEL, label_of_level
 from usx_completion.correction.start import all_poses, starting_poses
 from usx_completion.observation import SpineObservation
-from usx_completion.outline import BINS
+from usx_completion.outline import BINS, Outline, XrayPlane
 from usx_completion.shape_model import ShapeModel
 
 MOST_POINTS = 4500
@@ -62,6 +62,17 @@ def make_scene(model: ShapeModel, observation: SpineObservation, smallest_level:
     scene = Scene(points.astype(np.float32), levels_of(labels), outlines, normals, shown, plane,
                   all_poses(model, placement.poses), np.array([level in placement.poses for level in LEVELS]))
     return scene, placement.reasons
+
+
+def observation_of(scene: Scene) -> SpineObservation:
+    """The observation that a scene was made of, as far as the scene tells."""
+    first = label_of_level(LEVELS[0])
+    labels = np.where(scene.labels == 0, UNKNOWN_LABEL, scene.labels.astype(np.int64) + first - 1)
+    outlines = {level: Outline(scene.outlines[k].astype(np.float64), scene.outline_normals[k].astype(np.float64),
+                               scene.outlines[k].mean(axis=0).astype(np.float64))
+                for k, level in enumerate(LEVELS) if scene.shown[k]}
+    plane = XrayPlane(scene.plane[0].astype(np.float64), scene.plane[1:].astype(np.float64)) if outlines else None
+    return SpineObservation(scene.points.astype(np.float64), labels, plane, outlines)
 
 
 def thinned(points: NDArray, labels: NDArray, most: int = MOST_POINTS) -> tuple[NDArray, NDArray]:
