@@ -11,7 +11,7 @@ the distances from the truth go to its points.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 
@@ -35,7 +35,7 @@ from usx_completion.earth_mover import EMD_POINTS, earth_mover, earth_mover_by_a
 from usx_completion.surface_distance import nearest_faces
 
 __all__ = ["COLUMNS", "EMD_POINTS", "F1_THRESHOLD", "PARTS", "Nearest", "PartMetrics", "SampledCloud",
-           "SampledSurface", "chamfer_p", "chamfer_t", "compare", "density_aware_chamfer", "earth_mover",
+           "SampledSurface", "chamfer_p", "chamfer_t", "compare", "coverage", "density_aware_chamfer", "earth_mover",
            "earth_mover_by_auction", "f1_score", "level_rows", "mean_surface_distances", "part_masks",
            "sampled", "surface_points", "unit_of_partial", "write_metrics_csv"]
 
@@ -131,7 +131,7 @@ def sampled(prediction: Mesh | NDArray) -> SampledSurface | SampledCloud:
 @dataclass(frozen=True)
 class PartMetrics:
     """Metrics of one part; CD and EMD x1e4; ``dcd`` and ``normal_consistency`` 0 .. 1. ``nan`` where a part has no
-    predicted points."""
+    predicted points. ``within_sigma``, ``within_two_sigma``: see `coverage`; nan where a method tells no sigma."""
 
     assd_mm: float
     hd95_mm: float
@@ -141,6 +141,8 @@ class PartMetrics:
     emd_e4: float
     dcd: float
     normal_consistency: float
+    within_sigma: float = float("nan")
+    within_two_sigma: float = float("nan")
 
 
 def part_masks(truth: NDArray, points: NDArray) -> dict[str, NDArray[np.bool_]]:
@@ -150,6 +152,18 @@ def part_masks(truth: NDArray, points: NDArray) -> dict[str, NDArray[np.bool_]]:
     """
     arch = points[:, 1] > truth[:, 1].mean()
     return {"whole": np.ones(len(points), dtype=bool), "arch": arch, "body": ~arch}
+
+
+def coverage(truth: SampledSurface, vertices: NDArray, sigma: NDArray) -> dict[str, tuple[float, float]]:
+    """Part -> shares of the predicted ``vertices`` (V, 3) mm whose distance to the true surface is within one and two
+    of their ``sigma`` (V,) mm; 0.683 and 0.954 where the errors are normal and sigma is their spread."""
+    scaled = truth.nearest(vertices)[0] / np.maximum(sigma, 1e-9)
+    masks = part_masks(truth.points, vertices)
+    return {part: (_share(scaled[mask] <= 1.0), _share(scaled[mask] <= 2.0)) for part, mask in masks.items()}
+
+
+def _share(agrees: NDArray) -> float:
+    return float(agrees.mean()) if len(agrees) else float("nan")
 
 
 @dataclass(frozen=True)
@@ -233,7 +247,7 @@ def _symmetric_mean(to_prediction: NDArray, to_truth: NDArray) -> float:
 def _part(clouds: tuple[NDArray, NDArray], there: _Directed, back: _Directed, emd: bool) -> PartMetrics:
     truth, prediction = clouds
     if len(truth) == 0 or len(prediction) == 0:
-        return PartMetrics(*([float("nan")] * 8))
+        return PartMetrics(*([float("nan")] * len(fields(PartMetrics))))
     hd95 = max(np.percentile(there.distance, 95), np.percentile(back.distance, 95))
     nearest = Nearest.of(truth, prediction)
     return PartMetrics(

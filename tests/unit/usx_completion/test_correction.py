@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation
 from usx_common.errors import UsxError
 from usx_common.levels import LEVELS
 from usx_common.meshes import Mesh, vertex_normals
-from usx_completion.correction import reading, suggestion
+from usx_completion.correction import calibration, reading, suggestion
 from usx_completion.correction.augment import AugmentSettings, augmented
 from usx_completion.correction.completion import CorrectionCompletion
 from usx_completion.correction.examples import ExampleMaker
@@ -342,6 +342,15 @@ def test_completion_answers_five_levels_or_says_why_not(network, real_model, mak
     assert "L3" not in without.levels and "L3" in without.reasons
 
 
+def test_sigma_is_scaled_by_what_validation_finds():
+    random = np.random.default_rng(3)
+    found = calibration.calibrate(np.abs(1.7 * random.standard_normal(200_000)))
+    assert found["sigma_scale"] == pytest.approx(1.7, rel=0.01)
+    assert found["within_two_sigma"] == pytest.approx(0.9545, abs=0.003)
+    assert calibration.scale_of({"validation": '{"sigma_scale": 0.5}'}) == 0.5
+    assert calibration.scale_of({}) == calibration.scale_of({"validation": "not json"}) == 1.0
+
+
 def test_a_learner_gives_the_same_batches_in_any_number_of_processes(examples):
     settings = CorrectionConfiguration(SMALL, LossSettings(stages=(0.5, 1.0)))
     learner = CorrectionLearner(settings, (examples, examples), 2, 5, torch.device("cpu"))
@@ -352,6 +361,7 @@ def test_a_learner_gives_the_same_batches_in_any_number_of_processes(examples):
         assert torch.equal(whole.truth[k], part.truth[0])
     before = learner.validate()
     assert before["normal"] < before["place"] < 8.0 and before["blind_normal"] > 0.0
+    assert before["sigma_scale"] > 0.0 and 0.6 < before["within_two_sigma"] <= 1.0
     optimiser = torch.optim.Adam(learner.module.parameters(), 3e-3)
     first = float(learner.loss(whole, Step(0, 10))["total"])
     for step in range(8):

@@ -18,7 +18,7 @@ from usx_completion.evaluation.acquisitions import acquisition_case
 from usx_completion.evaluation.case import CaseName
 from usx_completion.evaluation.datasets import DatasetPlan, Wanted, plan_datasets
 from usx_completion.evaluation.evaluate import main
-from usx_completion.evaluation.methods import FACTORIES, MethodOptions, modes_only
+from usx_completion.evaluation.methods import FACTORIES, MethodOptions, modes_only, shape_of
 from usx_completion.evaluation.report import VERTEBRA_COLUMNS
 from usx_completion.evaluation.running import Evaluator, Job
 from usx_completion.evaluation.scoring import score, true_surfaces
@@ -136,7 +136,7 @@ def test_modes_are_fitted_without_the_gaussian_process_and_the_mean_is_not_fitte
     given = evaluator.case(Job(0, 0)).given
     few = np.random.default_rng(0).permutation(len(given.points))[::3]
     thinned = type(given)({}, given.points[few], given.labels[few], given.sources[few])
-    placed, fitted = (method.complete(thinned)
+    placed, fitted = ({level: shape_of(answer) for level, answer in method.complete(thinned).items()}
                       for method in (*evaluator.methods, FACTORIES["SSM"](MethodOptions())))
     model = packaged_model()
     modes = model.modes.reshape(model.mode_count, -1)

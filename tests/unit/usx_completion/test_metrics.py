@@ -206,6 +206,23 @@ def test_a_bare_cloud_is_measured_to_its_points():
     assert np.isnan(scores.emd_e4)
 
 
+def test_sigma_covers_normal_errors_as_the_normal_distribution_says():
+    """A sphere whose vertices are off by normal errors of known, uneven spread: 68.3 % within, 95.4 % within twice."""
+    random = np.random.default_rng(6)
+    truth = metrics.SampledSurface.of(sphere(40.0))
+    directions = random.standard_normal((20_000, 3))
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    sigma = np.where(directions[:, 1] > 0, 0.5, 2.0)
+    vertices = (40.0 + sigma * random.standard_normal(len(sigma)))[:, None] * directions
+    for part, (one, two) in metrics.coverage(truth, vertices, sigma).items():
+        # the sphere is faceted: up to 0.05 mm
+        assert one == pytest.approx(0.683, abs=0.012) and two == pytest.approx(0.954, abs=0.008), part
+    one, two = metrics.coverage(truth, vertices, 2.0 * sigma)["whole"]
+    assert one == pytest.approx(0.954, abs=0.01) and two > 0.99
+    nothing = metrics.coverage(truth, vertices[directions[:, 1] > 0.2], sigma[directions[:, 1] > 0.2])["body"]
+    assert np.isnan(nothing).all()
+
+
 def test_a_large_cloud_is_thinned_and_a_bad_one_is_refused():
     assert len(metrics.SampledCloud.of(np.random.default_rng(8).random((6000, 3))).points) == 4096
     for bad in (np.zeros((3, 3)), np.full((50, 3), np.nan), np.zeros((50, 2))):

@@ -14,6 +14,7 @@ from usx_common.meshes import Mesh, vertex_normals
 from usx_common.transforms import apply
 from usx_completion.completion import CompletedLevel, Completion
 from usx_completion.contact import fit_joints
+from usx_completion.correction.calibration import scale_of
 from usx_completion.correction.network import CorrectionNetwork, State
 from usx_completion.correction.reading import Batch
 from usx_completion.correction.scene import Scene, make_scene
@@ -36,7 +37,7 @@ class CorrectionCompletion:
         """From a file of weights and the packaged shape model of real people. Raises BadModel, BadWeights."""
         model, metadata = load_shape_model(PACKAGED_REAL)
         network, card = load_network(path, model, metadata["sha256"])
-        return CorrectionCompletion(network, model, float(card.get("sigma_scale", 1.0)), device, settings)
+        return CorrectionCompletion(network, model, scale_of(card), device, settings)
 
     def complete(self, points: NDArray, labels: NDArray, sources: NDArray) -> Completion:
         """Complete vertebrae of a partial spine: ``points`` (N, 3) mm, frame spine; ``labels``, ``sources`` (N,).

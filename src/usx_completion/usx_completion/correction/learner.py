@@ -8,13 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from usx_common.errors import UsxError
 from usx_completion.correction.augment import AugmentSettings, augmented
+from usx_completion.correction.calibration import calibrate, scaled_errors
 from usx_completion.correction.examples import Example
 from usx_completion.correction.loss import LossSettings, correction_loss, true_normals
-from usx_completion.correction.network import CorrectionNetwork, NetworkSettings
+from usx_completion.correction.network import CorrectionNetwork, NetworkSettings, State
 from usx_completion.correction.pool import read_pool
 from usx_completion.correction.reading import Batch
 from usx_completion.correction.weights import card_of
@@ -94,8 +96,10 @@ class CorrectionLearner:
             number += 1
 
     def validate(self) -> dict[str, float]:
-        """Means in mm over spines as they were seen, and over the same with the X-ray hidden ("blind")."""
+        """Means in mm over spines as they were seen, and over the same with the X-ray hidden ("blind"); and what
+        `calibration.calibrate` finds on all of them."""
         figures: dict[str, list[float]] = {}
+        scaled: list[NDArray] = []
         for start in range(0, len(self._validation), AT_ONCE):
             examples = self._validation[start:start + AT_ONCE]
             for name, kind in (("", examples), ("blind_", [_blind(example) for example in examples])):
@@ -103,11 +107,17 @@ class CorrectionLearner:
                 state = self.module(batch.scenes)[-1]
                 error = self.module.vertices(state) - batch.truth
                 along = (error * true_normals(batch.truth, self.module.faces)).sum(dim=-1)
-                scaled = along.abs() * torch.exp(-state.log_sigma)
+                scaled += self._scaled(state, batch)
                 figures.setdefault(f"{name}normal", []).append(float(along.abs().mean()))
                 figures.setdefault(f"{name}place", []).append(float(error.norm(dim=-1).mean()))
-                figures.setdefault(f"{name}within_sigma", []).append(float((scaled < 1.0).float().mean()))
-        return {name: float(np.mean(values)) for name, values in figures.items()}
+        return {**{name: float(np.mean(values)) for name, values in figures.items()},
+                **calibrate(np.concatenate(scaled))}
+
+    def _scaled(self, state: State, batch: TrainingBatch) -> list[NDArray]:
+        vertices, sigma = (values.detach().cpu().numpy()
+                           for values in (self.module.vertices(state), torch.exp(state.log_sigma)))
+        faces = self.module.faces.cpu().numpy()
+        return [scaled_errors(vertices[k], sigma[k], truth, faces) for k, truth in enumerate(batch.truth.cpu().numpy())]
 
     def _harder(self, place: int) -> Example:
         random = np.random.default_rng(np.random.SeedSequence([STREAM, self._seed, place]))

@@ -12,12 +12,17 @@ from numpy.typing import NDArray
 
 from usx_common.errors import UsxError
 from usx_common.meshes import Mesh
-from usx_completion.completion import Completion, CompletionSettings, ShapeModelCompletion
+from usx_completion.completion import CompletedLevel, Completion, CompletionSettings, ShapeModelCompletion
 from usx_completion.evaluation.case import CaseInput
 from usx_completion.fit import FitSettings, Stage, default_stages
 from usx_completion.shape_model import PACKAGED_REAL, load_shape_model
 
-Prediction = Mesh | NDArray[np.float64]
+Prediction = Mesh | NDArray[np.float64] | CompletedLevel
+
+
+def shape_of(prediction: Prediction) -> Mesh | NDArray[np.float64]:
+    """The mesh or cloud alone of a prediction that may tell its sigma too."""
+    return prediction.mesh if isinstance(prediction, CompletedLevel) else prediction
 
 
 class Method(Protocol):
@@ -28,8 +33,8 @@ class Method(Protocol):
         """Name in the tables."""
 
     def complete(self, given: CaseInput) -> Mapping[str, Prediction]:
-        """Level -> mesh or cloud (N, 3), mm, frame spine, of the levels it can complete; the same input gives the same
-        answer. Raises UsxError for an input that it cannot use at all."""
+        """Level -> mesh, cloud (N, 3) or mesh with sigma, mm, frame spine, of the levels it can complete; the same
+        input gives the same answer. Raises UsxError for an input that it cannot use at all."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +61,11 @@ class ShapeModelMethod:
         self._completion = ShapeModelCompletion(model, settings)
 
     def complete(self, given: CaseInput) -> dict[str, Prediction]:
-        """Meshes of the levels that the fit could complete."""
-        answer = self._run(given)
-        return {level: completed.mesh for level, completed in answer.levels.items()}
+        """Meshes of the levels that the fit could complete; with sigma, but for the mean that is only placed."""
+        levels = self._run(given).levels
+        if self.name == "mean":
+            return {level: completed.mesh for level, completed in levels.items()}
+        return dict(levels)
 
     def _run(self, given: CaseInput) -> Completion:
         fit = self._completion.place_mean if self.name == "mean" else self._completion.complete

@@ -42,9 +42,8 @@ class CorrectionMethod:
         self._completion = completion
 
     def complete(self, given: CaseInput) -> dict[str, Prediction]:
-        """Meshes of the levels that could be placed."""
-        answer = self._completion.complete(given.points, given.labels, given.sources)
-        return {level: completed.mesh for level, completed in answer.levels.items()}
+        """Meshes with sigma of the levels that could be placed."""
+        return dict(self._completion.complete(given.points, given.labels, given.sources).levels)
 
 
 def open_network(name: str, options: MethodOptions) -> PaperMethod | CorrectionMethod:

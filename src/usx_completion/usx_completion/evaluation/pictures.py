@@ -18,7 +18,6 @@ from usx_common.drawing import AMBIENT, FROM_BEHIND, FROM_LEFT, LIGHT, View, dra
 from usx_common.levels import SOURCE_ULTRASOUND, label_of_level
 from usx_common.meshes import Mesh
 from usx_completion.evaluation.case import CaseInput
-from usx_completion.evaluation.methods import Prediction
 from usx_completion.evaluation.robustness import CurvePoint
 from usx_completion.evaluation.scoring import VertebraRow
 from usx_completion.evaluation.summary import grouped, values_of
@@ -119,7 +118,7 @@ class Shown:
     level: str
     given: CaseInput
     truth: Mesh
-    prediction: Prediction
+    prediction: Mesh | NDArray[np.float64]
 
 
 def draw_cases(path: Path, shown: Sequence[Shown], columns: int = 4) -> None:

@@ -10,6 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from usx_completion.evaluation import pictures, robustness, significance
+from usx_completion.evaluation.methods import shape_of
 from usx_completion.evaluation.running import Evaluator, Job, Work
 from usx_completion.evaluation.scoring import METRICS, VertebraRow, answer
 from usx_completion.evaluation.shape_spread import SpreadRow
@@ -85,7 +86,7 @@ def extremes(report: Report, work: Work, most: int = 4) -> list[pictures.Shown]:
         method = next(method for method in evaluator.methods if method.name == name)
         for word, row in (("best", ordered[0]), ("worst", ordered[-1])):
             case = evaluator.case(Job(index, row.case))
-            prediction = answer(case, method)[0][row.level]
+            prediction = shape_of(answer(case, method)[0][row.level])
             title = f"{plan.name}: {word}\n{row.subject} {row.level}, {name}\n{row.metrics.assd_mm:.2f} mm"
             shown.append(pictures.Shown(title, row.level, case.given, case.truth[row.level], prediction))
     return shown

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 
 from usx_common.errors import UsxError
 from usx_common.levels import LEVELS
+from usx_completion.completion import CompletedLevel
 from usx_completion.evaluation.case import Case
-from usx_completion.evaluation.methods import Method, Prediction
-from usx_completion.metrics import PARTS, PartMetrics, SampledSurface, compare, sampled
+from usx_completion.evaluation.methods import Method, Prediction, shape_of
+from usx_completion.metrics import PARTS, PartMetrics, SampledSurface, compare, coverage, sampled
 
-METRICS = ("cd_t_e4", "f1", "emd_e4", "assd_mm", "hd95_mm", "cd_p_e4", "dcd", "normal_consistency")
+METRICS = ("cd_t_e4", "f1", "emd_e4", "assd_mm", "hd95_mm", "cd_p_e4", "dcd", "normal_consistency",
+           "within_sigma", "within_two_sigma")
 LEFT_OUT = PartMetrics(*([float("nan")] * len(fields(PartMetrics))))
 
 
@@ -75,7 +77,12 @@ def _level(prediction: Prediction | None, truth: SampledSurface, unit_mm: float,
            ) -> tuple[dict[str, PartMetrics], str | None]:
     if prediction is None:
         return {}, None
+    shape = shape_of(prediction)
     try:
-        return compare(truth, sampled(prediction), unit_mm, emd), ""
+        metrics = compare(truth, sampled(shape), unit_mm, emd)
+        if isinstance(prediction, CompletedLevel):
+            for part, (one, two) in coverage(truth, prediction.mesh.vertices, prediction.sigma).items():
+                metrics[part] = replace(metrics[part], within_sigma=one, within_two_sigma=two)
+        return metrics, ""
     except UsxError as error:
         return {}, str(error)

@@ -11,12 +11,13 @@ from usx_common.levels import LEVELS
 from usx_completion.evaluation.robustness import CurvePoint
 from usx_completion.evaluation.shape_spread import SpreadRow, spread_table
 from usx_completion.evaluation.significance import Comparison
-from usx_completion.evaluation.summary import MAIN, LevelRow, SummaryRow
+from usx_completion.evaluation.summary import FURTHER, MAIN, LevelRow, SummaryRow
 
 TITLES = {"cd_t_e4": "CD-T x1e4", "f1": "F1", "emd_e4": "EMD x1e4", "assd_mm": "ASSD mm", "hd95_mm": "HD95 mm",
-          "cd_p_e4": "CD-P x1e4", "dcd": "DCD", "normal_consistency": "normals"}
+          "cd_p_e4": "CD-P x1e4", "dcd": "DCD", "normal_consistency": "normals",
+          "within_sigma": "in 1 sigma", "within_two_sigma": "in 2 sigma"}
 DIGITS = {"cd_t_e4": 1, "f1": 2, "emd_e4": 0, "assd_mm": 2, "hd95_mm": 1, "cd_p_e4": 0, "dcd": 3,
-          "normal_consistency": 3}
+          "normal_consistency": 3, "within_sigma": 2, "within_two_sigma": 2}
 TESTED = ("cd_t_e4", "assd_mm")  # shown beside the table; significance.csv has all
 
 
@@ -27,7 +28,8 @@ def number(value: float, metric: str) -> str:
 
 def with_sd(row: SummaryRow, metric: str) -> str:
     """Mean and standard deviation."""
-    return f"{number(row.mean[metric], metric)} ± {number(row.sd[metric], metric)}"
+    mean, sd = (number(values[metric], metric) for values in (row.mean, row.sd))
+    return mean if mean == "-" else f"{mean} ± {sd}"
 
 
 def count(row: SummaryRow) -> str:
@@ -79,7 +81,7 @@ def spread_lines(rows: Sequence[SpreadRow]) -> list[str]:
 
 def main_table(rows: Sequence[SummaryRow]) -> list[str]:
     """Markdown: every dataset, method and part, all metrics."""
-    metrics = [*MAIN, "cd_p_e4", "dcd", "normal_consistency"]
+    metrics = [*MAIN, *FURTHER]
     lines = ["| dataset | method | part | n | " + " | ".join(TITLES[name] for name in metrics) + " |",
              "|---" * (4 + len(metrics)) + "|"]
     for row in rows:
