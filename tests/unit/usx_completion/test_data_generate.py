@@ -70,6 +70,16 @@ def test_the_file_says_what_it_was_made_from(made):
     assert attributes["source"].startswith("model ") and '"points": 256' in attributes["settings"]
 
 
+def test_the_licence_of_the_shapes_goes_with_the_file(made):
+    """CC BY-SA binds whoever learns from spines of real people, through their shape model too."""
+    licence = load_shape_model(PACKAGED)[1]["licence"]
+    assert read_dataset(made).attributes["licence"] == licence
+    assert read_dataset(made.with_name("set_val.h5")).attributes["licence"] == licence
+    assert open_source(SourceChoice()).licence == load_shape_model(PACKAGED_REAL)[1]["licence"]
+    assert open_source(SourceChoice()).licence.startswith("CC BY-SA 4.0: learned from VerSe")
+    assert MeshFolderSpines.licence == "unknown"
+
+
 def test_files_of_the_authors_layout_hold_one_split_each(made):
     stored = read_dataset(made)
     for name in ("val", "test"):
@@ -116,7 +126,7 @@ def test_people_stay_in_their_split_when_the_seed_or_the_number_of_spines_change
     from usx_completion.data import generate
 
     class Folder:
-        name, faces, people = "six people", None, ["anna", "bert", "carl", "dora", "emil", "fred"]
+        name, faces, licence, people = "six people", None, "unknown", ["anna", "bert", "carl", "dora", "emil", "fred"]
 
         def subject(self, index):
             return self.people[index % 6]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -170,6 +171,13 @@ def test_clouds_are_thinned_to_their_furthest_points():
     assert clouds.partial.shape == (3, 32, 3) and clouds.filled.shape == (3, 16, 3)
     assert clouds.labels.tolist() == [0, 2, 4]
     assert clouds.complete.shape == (3, 96, 3)
+
+
+def test_the_card_tells_the_licence_of_the_data(trained):
+    told = replace(ellipsoids(5, 0), attributes={"source": "model fd7e", "licence": "CC BY-SA 4.0: people"})
+    notes = clouds_of(told, CloudSettings(32, 16, 96)).notes
+    assert notes["licence"] == "CC BY-SA 4.0: people" and notes["data"] == "source model fd7e"
+    assert load_weights(trained / "model.safetensors", FORMAT)[1]["licence"] == "unknown"  # the file does not say
 
 
 def test_the_mean_cloud_is_central():

@@ -188,6 +188,7 @@ def make(options: argparse.Namespace, console: Console) -> None:
     else:
         splits = split_subjects(source.people, fractions, options.split_seed)
     attributes = {"preset": options.preset, "seed": str(options.seed), "source": source.name,
+                  "licence": source.licence,
                   "settings": task.settings.text(), "split": options.split, "split_seed": str(options.split_seed),
                   "spines": str(options.spines)}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),

@@ -30,6 +30,10 @@ class SpineSource(Protocol):
         """What the spines are and what sets them apart from another set: a hash, a folder, settings. One line."""
 
     @property
+    def licence(self) -> str:
+        """Licence, with attribution, of the shapes that the spines were made from; "unknown" where nothing tells."""
+
+    @property
     def faces(self) -> NDArray[np.int32] | None:
         """(F, 3) triangles that all samples share; None without correspondence."""
 
