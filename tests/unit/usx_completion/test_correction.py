@@ -18,6 +18,7 @@ from usx_completion.correction.completion import CorrectionCompletion
 from usx_completion.correction.examples import ExampleMaker
 from usx_completion.correction.learner import CorrectionConfiguration, CorrectionLearner
 from usx_completion.correction.loss import LossSettings, correction_loss, true_normals
+from usx_completion.correction.make_pool import main as make_pool
 from usx_completion.correction.network import CorrectionNetwork, NetworkSettings, StageSettings, _motion
 from usx_completion.correction.nodes import choose_nodes
 from usx_completion.correction.reading import Batch
@@ -302,6 +303,15 @@ def test_a_pool_there_and_back(tmp_path, maker, examples):
     assert len(list(pool.read_pool(tmp_path, 1))) == 1
     with pytest.raises(UsxError, match="make_pool"):
         list(pool.read_pool(tmp_path / "none"))
+
+
+@pytest.mark.parametrize(("options", "says"), [
+    (["--seed", "1899"], "the next, which is for validation, is of 1900 .. 1999, the seeds kept for tests"),
+    (["--spines", "0"], "--spines 0 must be within 1"), (["--jobs", "0"], "--jobs 0")])
+def test_bad_options_of_make_pool_end_with_one_line(tmp_path, capsys, options, says):
+    assert make_pool(["--out", str(tmp_path / "pool"), *options]) == 2
+    error = capsys.readouterr().err
+    assert says in error and error.count("\n") == 1 and not (tmp_path / "pool").exists()
 
 
 def test_the_evaluation_opens_weights_by_name(tmp_path, network, maker):

@@ -93,6 +93,8 @@ def test_files_of_the_authors_layout_hold_one_split_each(made):
     (["--spines", "0"], "--spines 0"), (["--split", "1/2"], "split '1/2'"), (["--source", "nowhere"], "nowhere"),
     (["--jobs", "0"], "--jobs 0"), (["--points", "3"], "--points 3"), (["--seed", "-1"], "--seed -1"),
     (["--deformations", "0"], "--deformations 0"), (["--source", "/"], "no sub-folder"),
+    (["--seed", "1900"], "--seed 1900 is of 1900 .. 1999, the seeds kept for tests"),
+    (["--seed", "2000"], "--seed 2000 must"),
 ])
 def test_bad_options_end_with_one_line_and_status_2(tmp_path, capsys, options, reason):
     assert main(["--out", str(tmp_path / "x.h5"), "--quiet", *options]) == 2

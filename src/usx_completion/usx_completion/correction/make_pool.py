@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from usx_common.errors import UsxError
 from usx_completion.correction.pool import write_pool
-from usx_completion.data.spine_source import FIRST_TEST_SEED
+from usx_completion.data.spine_source import FIRST_TEST_SEED, KEPT
 
 DESCRIPTION = """Make training examples of the project's own network: spines of the shape model of real people, examined
 by the presets paper and realistic in turn, with the poses where the prior starts. In --out: train/ and val/, files of a
@@ -40,10 +40,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status: 0, or 2 for bad input (one line on stderr)."""
     options = parser().parse_args(arguments)
     try:
-        for name, low, high in (("spines", 1, 10**6), ("validation", 1, 10**5), ("seed", 0, FIRST_TEST_SEED - 2),
+        for name, low, high in (("spines", 1, 10**6), ("validation", 1, 10**5), ("seed", 0, 1998),
                                 ("jobs", 1, 256)):
             if not low <= getattr(options, name) <= high:
                 raise UsxError(f"--{name} {getattr(options, name)} must be within {low} .. {high}")
+        if options.seed + VALIDATION_SEED_STEP >= FIRST_TEST_SEED:
+            raise UsxError(f"--seed {options.seed} or the next, which is for validation, is of {KEPT}: give one below "
+                           f"{FIRST_TEST_SEED - VALIDATION_SEED_STEP}")
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
                    TimeRemainingColumn())
         with Progress(*columns, console=Console(stderr=True)) as bar:

@@ -19,6 +19,7 @@ from usx_completion.shape_model import PACKAGED, PACKAGED_REAL, load_shape_model
 
 SPINES_PER_SEED = 10**6
 FIRST_TEST_SEED = 1900  # 1900 .. 1999 are for tests: no model may learn from them
+KEPT = f"{FIRST_TEST_SEED} .. 1999, the seeds kept for tests"
 MODELS = {"model": PACKAGED, "real": PACKAGED_REAL}
 
 
