@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from concurrent.futures import BrokenExecutor
 from pathlib import Path
 
 from rich.console import Console
@@ -16,7 +17,8 @@ from usx_completion.data.spine_source import FIRST_TEST_SEED, KEPT
 
 DESCRIPTION = """Make training examples of the project's own network: spines of the shape model of real people, examined
 by the presets paper and realistic in turn, with the poses where the prior starts. In --out: train/ and val/, files of a
-hundred spines. The same options and seed give the same files, whatever --jobs. A stopped run goes on where it was."""
+hundred spines. The same options and seed give the same files, whatever --jobs. A stopped run goes on where it was;
+a folder that was made with other options is refused."""
 EXAMPLES = """examples:
   make_pool --out out/pool --spines 6000                 23 MB a hundred spines
   train --config usx --data out/pool --out out/usx       what it is for
@@ -59,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     bar.update(task, advance=made + failed)
                 bar.console.print(f"{options.out / part}: {count - left_out} spines, {left_out} left out because too "
                                   "little was seen of them")
-    except (UsxError, OSError) as error:
+    except (UsxError, OSError, BrokenExecutor) as error:
         print(f"make_pool: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     return 0
