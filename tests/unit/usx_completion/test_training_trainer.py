@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from usx_completion.training.averaging import RunningAverage
 from usx_completion.training.checkpoint import load_checkpoint
 from usx_completion.training.clock import Clock
 from usx_completion.training.configuration import build, find_configuration, read_configuration
+from usx_completion.training.models import Request, make_learner
 from usx_completion.training.settings import OptimiserSettings, ScheduleSettings, TrainingSettings, learning_rate
 from usx_completion.training.trainer import CHECKPOINT, WEIGHTS, Run, Trainer
 from usx_completion.training.weights import BadWeights, fill, load_weights
@@ -221,6 +223,52 @@ def test_learning_rates_are_the_published_ones():
 def test_a_bad_setting_is_named_with_its_value(values, says):
     with pytest.raises(UsxError, match=says):
         build(TrainingSettings, values, "training")
+
+
+@dataclass(frozen=True)
+class Part:
+    size: int
+    share: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.share > 1.0:
+            raise ValueError("share above 1")
+
+
+@dataclass(frozen=True)
+class Parts:
+    stages: tuple[Part, ...] = (Part(1),)
+    kind: int | None = None
+
+
+@pytest.mark.parametrize(("values", "says"), [
+    ({"stages": 3}, "own.stages = 3 must be a list"), ({"stages": None}, "own.stages = None must be a list"),
+    ({"stages": [3]}, r"own.stages\[0\] = 3 must hold keys and values: some of size, share"),
+    ({"stages": [{}]}, r"own.stages\[0\] = {} lacks 'size'"),
+    ({"stages": [None]}, r"own.stages\[0\] = {} lacks 'size'"),
+    ({"stages": [{"share": 0.1}]}, r"own.stages\[0\] = {'share': 0.1} lacks 'size'"),
+    ({"stages": [{"size": "4"}]}, r"own.stages\[0\].size = '4' must be of type int"),
+    ({"stages": [{"size": 10**400}]}, r"own.stages\[0\].size = 10+\.\.\.0+ must be a number within -1e\+15 .. 1e\+15"),
+    ({"stages": [{"size": 1, "share": float("inf")}]}, "share = inf must be a number within"),
+    ({"stages": [{"size": 1, "share": 2}]}, r"own.stages\[0\]: share above 1"),
+    ({"kind": "a"}, r"own.kind = 'a' must be of type int \| None"), ([1], r"own = \[1\] must hold keys and values"),
+    ({"stages": "x" * 10**6}, "own.stages = 'x+\\.\\.\\.x+' must be a list")])
+def test_a_setting_of_a_wrong_type_is_named_with_what_is_needed(values, says):
+    with pytest.raises(UsxError, match=says) as refusal:
+        build(Parts, values, "own")
+    assert len(str(refusal.value)) < 300
+
+
+@pytest.mark.parametrize("text", ["[" * 3000, "a: 2020-99-99", "a: " + "9" * 5000, "a: !!python/name:os.x 1"])
+def test_a_file_that_leads_the_reader_astray_is_refused(tmp_path, text):
+    (tmp_path / "own.yaml").write_text(text)
+    with pytest.raises(UsxError, match=r"own\.yaml is no YAML"):
+        read_configuration(tmp_path / "own.yaml")
+
+
+def test_a_model_that_is_no_name_is_refused():
+    with pytest.raises(UsxError, match=r"model = \['paper'\] is unknown; known are paper, correction"):
+        make_learner(Request({"model": ["paper"]}, Path("x"), None, "", 1, 0, torch.device("cpu")))
 
 
 def test_configurations_are_found_by_name_or_path(tmp_path):
