@@ -164,6 +164,33 @@ def test_the_time_given_sets_the_number_of_steps(tmp_path, monkeypatch):
     assert clock.spent_s == 50.0
 
 
+@pytest.mark.parametrize("minutes", [0.0, 5.0])
+@pytest.mark.parametrize(("saved_every", "first"), [(1000.0, 0), (0.01, 6)])
+def test_a_training_for_a_time_that_was_stopped_at_once_goes_on_by_steps_or_for_a_time(
+        whole, tmp_path, monkeypatch, minutes, saved_every, first):
+    now = [0.0]
+    monkeypatch.setattr("usx_completion.training.clock.time.monotonic", lambda: now[0])
+
+    def learner(fails_at):
+        made = Line(fails_at=fails_at)
+        plain = made.loss
+        made.loss = lambda batch, step: (now.__setitem__(0, now[0] + 1.0), plain(batch, step))[1]  # a second each
+        return made
+
+    settings = replace(SETTINGS, checkpoint_minutes=saved_every)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, learner(6), settings, minutes=5.0)
+    assert torch.load(tmp_path / CHECKPOINT, weights_only=True)["step"] == first
+    parameters, trainer = run(tmp_path, learner(2000), settings, minutes=minutes, resume=True)
+    card = load_weights(tmp_path / WEIGHTS, FORMAT)[1]
+    if minutes:
+        assert trainer._step == pytest.approx(300, abs=8) and int(card["steps"]) > 250
+    else:
+        assert trainer._step == 12 and card["steps"] == "12"
+        if first == 0:  # no step was taken yet that did not know how many there would be
+            assert all(torch.equal(parameters[name], value) for name, value in whole[1].items())
+
+
 def test_a_stall_does_not_end_a_training_for_a_time(tmp_path, monkeypatch):
     now = [0.0]
     monkeypatch.setattr("usx_completion.training.clock.time.monotonic", lambda: now[0])
