@@ -74,9 +74,10 @@ def read_file(path: Path) -> list[Example]:
         PoolIdentity.of(path, data)
         arrays = {name: data[name] for name in data.files if name != NAME}
         _check_sizes(path, arrays)
-        ends = np.cumsum(arrays.pop("lengths"))
+        lengths = arrays.pop("lengths")
+        ends = np.cumsum(lengths)
         examples = []
-        for k, (start, end) in enumerate(zip(np.r_[0, ends[:-1]], ends, strict=True)):
+        for k, (start, end) in enumerate(zip(ends - lengths, ends, strict=True)):
             scene = {field.name: arrays[field.name][start:end] if field.name in OF_POINTS
                      else arrays[field.name][k] for field in fields(Scene)}
             examples.append(Example(Scene(**scene), arrays["vertices"][k].astype(np.float32), arrays["blind_poses"][k],
