@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from usx_common.errors import UsxError
-from usx_completion.correction.pool import write_pool
+from usx_completion.correction.pool import planned_parts, write_pool
 from usx_completion.data.spine_source import FIRST_TEST_SEED, KEPT
 
 DESCRIPTION = """Make training examples of the project's own network: spines of the shape model of real people, examined
@@ -49,11 +49,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.seed + VALIDATION_SEED_STEP >= FIRST_TEST_SEED:
             raise UsxError(f"--seed {options.seed} or the next, which is for validation, is of {KEPT}: give one below "
                            f"{FIRST_TEST_SEED - VALIDATION_SEED_STEP}")
+        pools = (("val", options.validation, options.seed + VALIDATION_SEED_STEP),
+                 ("train", options.spines, options.seed))
+        for part, count, seed in pools:
+            planned_parts(options.out / part, count, seed)  # refused before anything is made
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
                    TimeRemainingColumn())
         with Progress(*columns, console=Console(stderr=True)) as bar:
-            for part, count, seed in (("val", options.validation, options.seed + VALIDATION_SEED_STEP),
-                                      ("train", options.spines, options.seed)):
+            for part, count, seed in pools:
                 task = bar.add_task(part, total=count)
                 left_out = 0
                 for made, failed in write_pool(options.out / part, count, seed, options.jobs):

@@ -47,7 +47,20 @@ def write_pool(folder: Path, count: int, seed: int, jobs: int = 2) -> Iterator[t
     Yields, file by file, how many spines it holds and how many were left out. Files that are there are kept, so that a
     stopped run goes on. Raises BadPool where one of them was made from something else, or cannot be read.
     """
+    parts = planned_parts(folder, count, seed)
     folder.mkdir(parents=True, exist_ok=True)
+    for part, held in parts:
+        if held is not None:
+            yield held, part.identity.count - held
+    with one_thread_each(), ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
+        yield from pool.map(_write, [part for part, held in parts if held is None])
+
+
+def planned_parts(folder: Path, count: int, seed: int) -> list[tuple[Part, int | None]]:
+    """The files of a pool, each with the number of examples that it holds; None: it is to be written.
+
+    Raises BadPool where a file of the folder was made from something else, or cannot be read.
+    """
     whole = pool_identity(seed)
     parts = [Part(folder, replace(whole, first=first, count=min(PER_FILE, count - first)))
              for first in range(0, count, PER_FILE)]
@@ -56,11 +69,7 @@ def write_pool(folder: Path, count: int, seed: int, jobs: int = 2) -> Iterator[t
         there[path], made = _told(path)
         made.check(path, next((part.identity for part in parts if part.path == path),
                               replace(whole, first=made.first, count=made.count)))
-    for part in parts:
-        if part.path in there:
-            yield there[part.path], part.identity.count - there[part.path]
-    with one_thread_each(), ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
-        yield from pool.map(_write, [part for part in parts if part.path not in there])
+    return [(part, there.get(part.path)) for part in parts]
 
 
 def pool_identity(seed: int) -> PoolIdentity:
