@@ -70,6 +70,16 @@ def test_the_file_says_what_it_was_made_from(made):
     assert attributes["source"].startswith("model ") and '"points": 256' in attributes["settings"]
 
 
+def test_the_licence_of_the_shapes_goes_with_the_file(made):
+    """CC BY-SA binds whoever learns from spines of real people, through their shape model too."""
+    licence = load_shape_model(PACKAGED)[1]["licence"]
+    assert read_dataset(made).attributes["licence"] == licence
+    assert read_dataset(made.with_name("set_val.h5")).attributes["licence"] == licence
+    assert open_source(SourceChoice()).licence == load_shape_model(PACKAGED_REAL)[1]["licence"]
+    assert open_source(SourceChoice()).licence.startswith("CC BY-SA 4.0: learned from VerSe")
+    assert MeshFolderSpines.licence == "unknown"
+
+
 def test_files_of_the_authors_layout_hold_one_split_each(made):
     stored = read_dataset(made)
     for name in ("val", "test"):
@@ -83,6 +93,8 @@ def test_files_of_the_authors_layout_hold_one_split_each(made):
     (["--spines", "0"], "--spines 0"), (["--split", "1/2"], "split '1/2'"), (["--source", "nowhere"], "nowhere"),
     (["--jobs", "0"], "--jobs 0"), (["--points", "3"], "--points 3"), (["--seed", "-1"], "--seed -1"),
     (["--deformations", "0"], "--deformations 0"), (["--source", "/"], "no sub-folder"),
+    (["--seed", "1900"], "--seed 1900 is of 1900 .. 1999, the seeds kept for tests"),
+    (["--seed", "2000"], "--seed 2000 must"),
 ])
 def test_bad_options_end_with_one_line_and_status_2(tmp_path, capsys, options, reason):
     assert main(["--out", str(tmp_path / "x.h5"), "--quiet", *options]) == 2
@@ -116,7 +128,7 @@ def test_people_stay_in_their_split_when_the_seed_or_the_number_of_spines_change
     from usx_completion.data import generate
 
     class Folder:
-        name, faces, people = "six people", None, ["anna", "bert", "carl", "dora", "emil", "fred"]
+        name, faces, licence, people = "six people", None, "unknown", ["anna", "bert", "carl", "dora", "emil", "fred"]
 
         def subject(self, index):
             return self.people[index % 6]

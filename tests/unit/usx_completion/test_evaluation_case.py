@@ -95,6 +95,21 @@ def test_a_moved_x_ray_moves_rigidly_and_alone(case, name):
         np.testing.assert_array_equal(mine.partial, case.given.inputs[level].partial)
 
 
+def test_a_moved_x_ray_names_the_ultrasound_anew(observed, data_chain):
+    """As an examination would be named that had its X-ray there from the start."""
+    sample, examined = observed
+    first = simulated_case(NAME, sample, examined, settings(REALISTIC), data_chain, 7)
+    worse = perturbed(first, CONDITIONS["X-ray 10 mm off"])
+    move = (xray(worse.given) - xray(first.given))[0]
+    bodies = {level: replace(body, filled=body.filled + move, outline=body.outline + move)
+              for level, body in examined.bodies.items()}
+    there = simulated_case(NAME, sample, replace(examined, bodies=bodies), settings(REALISTIC), data_chain, 7)
+    np.testing.assert_array_equal(worse.given.labels, there.given.labels)
+    ultrasound = first.given.sources == 0
+    assert 0.003 < np.mean((worse.given.labels != first.given.labels)[ultrasound]) < 0.3
+    assert np.array_equal(worse.given.labels[~ultrasound], first.given.labels[~ultrasound])
+
+
 def test_a_tilted_x_ray_leans_by_its_angle(case):
     worse = perturbed(case, CONDITIONS["X-ray tilted 8 deg"])
     normal = np.linalg.svd(xray(worse.given) - xray(worse.given).mean(axis=0))[2][2]

@@ -165,6 +165,16 @@ def test_a_folder_of_people_gives_rows_of_both_presets(tmp_path, data_spine):
     assert list(case.given.inputs) == list(LEVELS)
 
 
+def test_a_folder_with_the_name_of_a_fixed_dataset_gets_rows_of_its_own(tmp_path, data_spine):
+    folder = tmp_path / "real"
+    (folder / "ann").mkdir(parents=True)
+    for level, mesh in data_spine.meshes.items():
+        write_mesh(folder / "ann" / f"{level}.ply", mesh)
+    plans, notes = plan_datasets(read_settings(), Wanted(["meshes"], folder, "LPS"))
+    assert [plan.name for plan in plans] == ["real-meshes-paper", "real-meshes-realistic"]
+    assert len(notes) == 1 and "are named real-meshes-paper" in notes[0] and "real-paper is a fixed" in notes[0]
+
+
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory, data_spine):
     """A folder as the demo writes it, of a spine seen in a frame that is turned and moved against the truth's."""

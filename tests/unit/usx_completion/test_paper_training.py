@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from usx_completion.paper.mean_cloud import mean_clouds
 from usx_completion.paper.network import PaperNetwork, parameter_count
 from usx_completion.paper.settings import VARIANTS, PaperNetworkSettings
 from usx_completion.training.configuration import build, find_configuration, read_configuration
+from usx_completion.training.processes import _status
 from usx_completion.training.settings import TrainingSettings
 from usx_completion.training.train import main
 from usx_completion.training.weights import BadWeights, load_weights
@@ -135,6 +138,29 @@ def test_bad_options_end_with_one_line(files, tmp_path, capsys, more, says):
     assert says in error and error.count("\n") == 1
 
 
+def test_bad_input_that_one_of_two_processes_meets_ends_with_one_line_too(files, tmp_path, capfd):
+    """In the process that validates, while the other waits for its gradients."""
+    own = tmp_path / "own.yaml"
+    own.write_text(yaml.safe_dump({**SECTIONS, "training": {**SECTIONS["training"], "select": "best"}}))
+    assert train(files, tmp_path / "out", "--processes", "2", "--config", str(own)) == 2
+    error = capfd.readouterr().err
+    assert "select = 'best' is no figure of this model" in error and error.count("\n") == 1
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_processes_without_a_gpu_are_refused_before_they_start(files, tmp_path, capfd):
+    assert train(files, tmp_path / "out", "--processes", "2", "--device", "cuda") == 2
+    assert capfd.readouterr().err == "train: device 'cuda' cannot be used: torch finds no GPU\n"
+
+
+def test_a_process_that_is_killed_is_told():
+    ended = [SimpleNamespace(exitcode=code) for code in (None, -9)]
+    with pytest.raises(UsxError, match="process 1 of the training was ended by signal 9"):
+        _status(ended)
+    assert _status([SimpleNamespace(exitcode=code) for code in (130, 2)]) == 130
+    assert _status([SimpleNamespace(exitcode=code) for code in (-15, 2)]) == 2
+
+
 def test_an_earlier_training_is_not_overwritten_by_accident(files, trained, capsys):
     assert train(files, trained) == 2
     assert "give --resume to go on, --overwrite, or another --out" in capsys.readouterr().err
@@ -170,6 +196,13 @@ def test_clouds_are_thinned_to_their_furthest_points():
     assert clouds.partial.shape == (3, 32, 3) and clouds.filled.shape == (3, 16, 3)
     assert clouds.labels.tolist() == [0, 2, 4]
     assert clouds.complete.shape == (3, 96, 3)
+
+
+def test_the_card_tells_the_licence_of_the_data(trained):
+    told = replace(ellipsoids(5, 0), attributes={"source": "model fd7e", "licence": "CC BY-SA 4.0: people"})
+    notes = clouds_of(told, CloudSettings(32, 16, 96)).notes
+    assert notes["licence"] == "CC BY-SA 4.0: people" and notes["data"] == "source model fd7e"
+    assert load_weights(trained / "model.safetensors", FORMAT)[1]["licence"] == "unknown"  # the file does not say
 
 
 def test_the_mean_cloud_is_central():

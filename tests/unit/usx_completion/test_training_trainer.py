@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from usx_completion.training.averaging import RunningAverage
 from usx_completion.training.checkpoint import load_checkpoint
 from usx_completion.training.clock import Clock
 from usx_completion.training.configuration import build, find_configuration, read_configuration
+from usx_completion.training.models import Request, make_learner
 from usx_completion.training.settings import OptimiserSettings, ScheduleSettings, TrainingSettings, learning_rate
 from usx_completion.training.trainer import CHECKPOINT, WEIGHTS, Run, Trainer
 from usx_completion.training.weights import BadWeights, fill, load_weights
@@ -162,6 +164,33 @@ def test_the_time_given_sets_the_number_of_steps(tmp_path, monkeypatch):
     assert clock.spent_s == 50.0
 
 
+@pytest.mark.parametrize("minutes", [0.0, 5.0])
+@pytest.mark.parametrize(("saved_every", "first"), [(1000.0, 0), (0.01, 6)])
+def test_a_training_for_a_time_that_was_stopped_at_once_goes_on_by_steps_or_for_a_time(
+        whole, tmp_path, monkeypatch, minutes, saved_every, first):
+    now = [0.0]
+    monkeypatch.setattr("usx_completion.training.clock.time.monotonic", lambda: now[0])
+
+    def learner(fails_at):
+        made = Line(fails_at=fails_at)
+        plain = made.loss
+        made.loss = lambda batch, step: (now.__setitem__(0, now[0] + 1.0), plain(batch, step))[1]  # a second each
+        return made
+
+    settings = replace(SETTINGS, checkpoint_minutes=saved_every)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, learner(6), settings, minutes=5.0)
+    assert torch.load(tmp_path / CHECKPOINT, weights_only=True)["step"] == first
+    parameters, trainer = run(tmp_path, learner(2000), settings, minutes=minutes, resume=True)
+    card = load_weights(tmp_path / WEIGHTS, FORMAT)[1]
+    if minutes:
+        assert trainer._step == pytest.approx(300, abs=8) and int(card["steps"]) > 250
+    else:
+        assert trainer._step == 12 and card["steps"] == "12"
+        if first == 0:  # no step was taken yet that did not know how many there would be
+            assert all(torch.equal(parameters[name], value) for name, value in whole[1].items())
+
+
 def test_a_stall_does_not_end_a_training_for_a_time(tmp_path, monkeypatch):
     now = [0.0]
     monkeypatch.setattr("usx_completion.training.clock.time.monotonic", lambda: now[0])
@@ -221,6 +250,52 @@ def test_learning_rates_are_the_published_ones():
 def test_a_bad_setting_is_named_with_its_value(values, says):
     with pytest.raises(UsxError, match=says):
         build(TrainingSettings, values, "training")
+
+
+@dataclass(frozen=True)
+class Part:
+    size: int
+    share: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.share > 1.0:
+            raise ValueError("share above 1")
+
+
+@dataclass(frozen=True)
+class Parts:
+    stages: tuple[Part, ...] = (Part(1),)
+    kind: int | None = None
+
+
+@pytest.mark.parametrize(("values", "says"), [
+    ({"stages": 3}, "own.stages = 3 must be a list"), ({"stages": None}, "own.stages = None must be a list"),
+    ({"stages": [3]}, r"own.stages\[0\] = 3 must hold keys and values: some of size, share"),
+    ({"stages": [{}]}, r"own.stages\[0\] = {} lacks 'size'"),
+    ({"stages": [None]}, r"own.stages\[0\] = {} lacks 'size'"),
+    ({"stages": [{"share": 0.1}]}, r"own.stages\[0\] = {'share': 0.1} lacks 'size'"),
+    ({"stages": [{"size": "4"}]}, r"own.stages\[0\].size = '4' must be of type int"),
+    ({"stages": [{"size": 10**400}]}, r"own.stages\[0\].size = 10+\.\.\.0+ must be a number within -1e\+15 .. 1e\+15"),
+    ({"stages": [{"size": 1, "share": float("inf")}]}, "share = inf must be a number within"),
+    ({"stages": [{"size": 1, "share": 2}]}, r"own.stages\[0\]: share above 1"),
+    ({"kind": "a"}, r"own.kind = 'a' must be of type int \| None"), ([1], r"own = \[1\] must hold keys and values"),
+    ({"stages": "x" * 10**6}, "own.stages = 'x+\\.\\.\\.x+' must be a list")])
+def test_a_setting_of_a_wrong_type_is_named_with_what_is_needed(values, says):
+    with pytest.raises(UsxError, match=says) as refusal:
+        build(Parts, values, "own")
+    assert len(str(refusal.value)) < 300
+
+
+@pytest.mark.parametrize("text", ["[" * 3000, "a: 2020-99-99", "a: " + "9" * 5000, "a: !!python/name:os.x 1"])
+def test_a_file_that_leads_the_reader_astray_is_refused(tmp_path, text):
+    (tmp_path / "own.yaml").write_text(text)
+    with pytest.raises(UsxError, match=r"own\.yaml is no YAML"):
+        read_configuration(tmp_path / "own.yaml")
+
+
+def test_a_model_that_is_no_name_is_refused():
+    with pytest.raises(UsxError, match=r"model = \['paper'\] is unknown; known are paper, correction"):
+        make_learner(Request({"model": ["paper"]}, Path("x"), None, "", 1, 0, torch.device("cpu")))
 
 
 def test_configurations_are_found_by_name_or_path(tmp_path):

@@ -22,7 +22,14 @@ from usx_completion.data.dataset import Dataset, from_samples
 from usx_completion.data.examination import Examination, LevelSample, examine, in_observed_frame, level_samples
 from usx_completion.data.presets import PRESETS, DropRules, SampleSettings, preset_named
 from usx_completion.data.spine_sample import SpineSample, centred
-from usx_completion.data.spine_source import SourceChoice, SpineSource, mean_chain_of, open_source
+from usx_completion.data.spine_source import (
+    FIRST_TEST_SEED,
+    KEPT,
+    SourceChoice,
+    SpineSource,
+    mean_chain_of,
+    open_source,
+)
 from usx_completion.data.splits import NAMES, parse_fractions, split_in_turn, split_subjects
 from usx_completion.data.storage import DatasetWriter, copy_split
 from usx_completion.data.xray_cloud import CloudSizes
@@ -131,7 +138,8 @@ def parser() -> argparse.ArgumentParser:
                                 formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--out", type=Path, required=True, metavar="FILE.h5", help="file to write")
     p.add_argument("--spines", type=int, default=100, help="number of spines, up to five samples each (100)")
-    p.add_argument("--seed", type=int, default=0, help="chooses the people and all errors, 0 to 1999 (0)")
+    p.add_argument("--seed", type=int, default=0,
+                   help="chooses the people and all errors, 0 to 1899; the seeds from 1900 on are kept for tests (0)")
     p.add_argument("--preset", choices=sorted(PRESETS), default="paper",
                    help="kind of examination: the paper's recipe, that with the habits of the authors' scripts, or as "
                         "devices behave (paper)")
@@ -166,6 +174,8 @@ def checked(options: argparse.Namespace) -> Task:
     for name, (low, high) in bounds.items():
         if not low <= getattr(options, name) <= high:
             raise UsxError(f"--{name.replace('_', '-')} {getattr(options, name)} must be within {low} .. {high}")
+    if options.seed >= FIRST_TEST_SEED:
+        raise UsxError(f"--seed {options.seed} is of {KEPT}: give one below {FIRST_TEST_SEED}")
     drops = DropRules(oversized=True, sparse=True) if options.authors_drops else None
     settings = SampleSettings(preset_named(options.preset, options.crop), options.points,
                               CloudSizes(options.xray_points), drops)
@@ -188,6 +198,7 @@ def make(options: argparse.Namespace, console: Console) -> None:
     else:
         splits = split_subjects(source.people, fractions, options.split_seed)
     attributes = {"preset": options.preset, "seed": str(options.seed), "source": source.name,
+                  "licence": source.licence,
                   "settings": task.settings.text(), "split": options.split, "split_seed": str(options.split_seed),
                   "spines": str(options.spines)}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),

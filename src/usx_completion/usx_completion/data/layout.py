@@ -13,6 +13,7 @@ from usx_common.errors import UsxError
 from usx_common.levels import LEVELS
 
 FORMAT = "usx data set 1"
+UNKNOWN_LICENCE = "unknown"
 CLOUDS = {"incomplete_pcds": "incomplete", "complete_pcds": "complete", "labelmaps": "labelmaps"}
 WORDS = {"f": "floats", "iu": "whole numbers", "u": "whole numbers without sign", "text": "text"}
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from usx_common.errors import UsxError
 from usx_common.levels import LEVELS
 from usx_common.meshes import Mesh
+from usx_completion.data.layout import UNKNOWN_LICENCE
 from usx_completion.data.spine_sample import SpineSample, body_masks, change_posture
 from usx_phantom.body_frames import body_frames
 from usx_phantom.mesh_import import read_spine
@@ -22,6 +23,7 @@ class ParametricSpines:
 
     faces = None
     people = None
+    licence = "Apache-2.0 (synthetic shapes only)"
 
     def __init__(self, first_seed: int = 0, deformations: int = 1, spacing_mm: float = 1.4) -> None:
         self._first, self._deformations, self._spacing = first_seed, deformations, spacing_mm
@@ -59,6 +61,7 @@ class MeshFolderSpines:
     """
 
     faces = None
+    licence = UNKNOWN_LICENCE  # a folder of meshes does not tell
 
     def __init__(self, folder: Path, axes: str = "RAS", first_seed: int = 0, only: Sequence[str] = ()) -> None:
         if not folder.is_dir():

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from usx_common.levels import LEVELS
+from usx_completion.data.layout import UNKNOWN_LICENCE
 from usx_completion.data.spine_sample import SpineSample, change_posture
 from usx_completion.shape_model import PACKAGED, PACKAGED_REAL, ShapeModel, load_shape_model
 from usx_completion.spine_sampler import SamplerSettings, make_sampler, sample_model_spine
@@ -31,6 +32,7 @@ class ModelSpines:
         model, metadata = load_shape_model(path)
         self._sampler = make_sampler(model, settings)
         self._hash = metadata["sha256"]
+        self._licence = metadata.get("licence") or UNKNOWN_LICENCE
         self._prefix = NAMES.get(path) or f"model{self._hash[:8]}"
         self._first, self._deformations = first_seed, deformations
 
@@ -49,6 +51,11 @@ class ModelSpines:
         """The model's hash and the settings."""
         return (f"model {self._hash[:16]} first {self._first} deformations {self._deformations} "
                 f"{self._sampler.settings}")
+
+    @property
+    def licence(self) -> str:
+        """What the model's metadata say of the shapes it was learned from."""
+        return self._licence
 
     def subject(self, index: int) -> str:
         """Name of the subject of a spine."""

@@ -12,6 +12,7 @@ from usx_common.levels import SOURCE_ULTRASOUND, SOURCE_XRAY, label_of_level
 from usx_completion.data.crop import CropSettings, observed_rows
 from usx_completion.data.examination import Examination
 from usx_completion.data.mean_chain import MeanChain
+from usx_completion.data.observed import SeenPoints, XrayBody
 
 STREAM = 0x4C41424C
 
@@ -21,9 +22,16 @@ def labels_of_points(observed: Examination, chain: MeanChain, crop: CropSettings
 
     The truth has no part in it, whatever the crop rule of the settings.
     """
+    return labels_by_bodies(observed.seen.points, observed.bodies, chain, crop, seed)
+
+
+def labels_by_bodies(points: NDArray, bodies: Mapping[str, XrayBody], chain: MeanChain, crop: CropSettings, seed: int
+                     ) -> NDArray[np.int64]:
+    """See `labels_of_points`; ultrasound ``points`` (N, 3), mm."""
     random = np.random.default_rng(np.random.SeedSequence([STREAM, seed]))
-    labels = np.zeros(len(observed.seen.points), dtype=np.int64)
-    rows = observed_rows(observed.seen, observed.bodies, chain, replace(crop, rule="nearest_mean"), random)
+    labels = np.zeros(len(points), dtype=np.int64)
+    seen = SeenPoints(points, np.zeros(len(points), np.uint8))
+    rows = observed_rows(seen, bodies, chain, replace(crop, rule="nearest_mean"), random)
     for level, mask in rows.items():
         labels[mask] = label_of_level(level)
     return labels

@@ -19,6 +19,7 @@ from usx_completion.shape_model import PACKAGED, PACKAGED_REAL, load_shape_model
 
 SPINES_PER_SEED = 10**6
 FIRST_TEST_SEED = 1900  # 1900 .. 1999 are for tests: no model may learn from them
+KEPT = f"{FIRST_TEST_SEED} .. 1999, the seeds kept for tests"
 MODELS = {"model": PACKAGED, "real": PACKAGED_REAL}
 
 
@@ -28,6 +29,10 @@ class SpineSource(Protocol):
     @property
     def name(self) -> str:
         """What the spines are and what sets them apart from another set: a hash, a folder, settings. One line."""
+
+    @property
+    def licence(self) -> str:
+        """Licence, with attribution, of the shapes that the spines were made from; "unknown" where nothing tells."""
 
     @property
     def faces(self) -> NDArray[np.int32] | None:

@@ -130,6 +130,8 @@ def copy_split(source: Path, split: str, target: Path) -> None:
             for place, row in enumerate(rows):
                 copy[place] = whole[key][row]
         _name_samples(file, whole["labels"][:][rows], whole["datasets_ids"][:][rows])
+        if "licence" in whole.attrs:  # not of their layout, but it binds whoever is handed the file
+            file.attrs["licence"] = whole.attrs["licence"]
 
 
 @contextmanager

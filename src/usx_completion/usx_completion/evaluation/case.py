@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 
 from usx_common.levels import LEVELS
 from usx_common.meshes import Mesh
-from usx_completion.data.crop import true_boxes
+from usx_completion.data.crop import CropSettings, true_boxes
 from usx_completion.data.examination import Examination, LevelInput, level_inputs
 from usx_completion.data.mean_chain import MeanChain
 from usx_completion.data.normalisation import NormalisationSettings
+from usx_completion.data.observed import XrayBody
 from usx_completion.data.partial_spine import joined as joined_cloud
-from usx_completion.data.partial_spine import labels_of_points
+from usx_completion.data.partial_spine import labels_by_bodies
 from usx_completion.data.presets import SampleSettings
 from usx_completion.data.spine_sample import SpineSample
 
@@ -38,10 +39,26 @@ class CaseInput:
 
 
 @dataclass(frozen=True)
+class Naming:
+    """What named the ultrasound points of a simulated case: mean vertebrae of ``chain``, placed on the X-ray's
+    ``bodies`` (mm, frame spine) with the errors of ``crop`` and ``seed``. Whoever moves the bodies names anew."""
+
+    bodies: Mapping[str, XrayBody]
+    chain: MeanChain
+    crop: CropSettings
+    seed: int
+
+    def labels(self, points: NDArray) -> NDArray[np.int64]:
+        """(N,) 0 or 20..24 of ultrasound points (N, 3)."""
+        return labels_by_bodies(points, self.bodies, self.chain, self.crop, self.seed)
+
+
+@dataclass(frozen=True)
 class Case:
     """``given`` with the true meshes (level -> Mesh, mm, frame spine) and the level's metric unit in mm.
 
-    ``number``: of the case in its dataset; ``subject``: the person; ``deformation``: which posture.
+    ``number``: of the case in its dataset; ``subject``: the person; ``deformation``: which posture; ``naming``: of a
+    simulated case.
     """
 
     dataset: str
@@ -51,6 +68,7 @@ class Case:
     given: CaseInput
     truth: Mapping[str, Mesh]
     units: Mapping[str, float]
+    naming: Naming | None = None
 
 
 @dataclass(frozen=True)
@@ -72,11 +90,12 @@ def simulated_case(name: CaseName, sample: SpineSample, observed: Examination, s
     boxes = true_boxes(sample, crop) if crop.rule == "truth" else None
     inputs = {level: _without_owners(mine)
               for level, mine in level_inputs(observed, settings, chain, seed, boxes).items()}
-    labels = labels_of_points(observed, chain, crop, seed)
+    naming = Naming(observed.bodies, chain, crop, seed)
+    labels = naming.labels(observed.seen.points)
     bodies = {level: body.filled for level, body in observed.bodies.items()}
     given = replace(joined(inputs, observed.seen.points, labels, bodies), normalisation=settings.preset.normalisation)
     return Case(name.dataset, name.number, sample.subject, sample.deformation, given, sample.meshes,
-                units_of(inputs, sample.meshes))
+                units_of(inputs, sample.meshes), naming)
 
 
 def joined(inputs: Mapping[str, LevelInput], seen: NDArray, labels: NDArray, bodies: Mapping[str, NDArray]

@@ -111,7 +111,8 @@ def plan_datasets(settings: EvaluationSettings, wanted: Wanted) -> tuple[list[Da
             notes.append(f"{name} is left out: {reason}")
             continue
         plans.append(DatasetPlan(name, dataset.quick_spines if wanted.quick else dataset.spines, dataset, folder))
-    plans += _mesh_plans(settings, wanted)
+    mesh_plans, mesh_notes = _mesh_plans(settings, wanted)
+    plans, notes = plans + mesh_plans, notes + mesh_notes
     if wanted.acquisitions:
         folders = tuple(wanted.acquisitions)
         for folder in folders:
@@ -138,12 +139,18 @@ def _people_folder(dataset: DatasetSettings) -> tuple[Path | None, str]:
     return folder, ""
 
 
-def _mesh_plans(settings: EvaluationSettings, wanted: Wanted) -> list[DatasetPlan]:
+def _mesh_plans(settings: EvaluationSettings, wanted: Wanted) -> tuple[list[DatasetPlan], list[str]]:
+    """Both presets on the people of --meshes, under the folder's name, or a longer one (and a line on it) where the
+    settings have that name already."""
     if wanted.meshes is None:
-        return []
+        return [], []
     people = len(MeshFolderSpines(wanted.meshes, wanted.axes).people)
     postures = settings.quick_mesh_postures if wanted.quick else settings.mesh_postures
-    name = wanted.meshes.resolve().name.replace(",", "_").replace("|", "_")
+    asked = name = wanted.meshes.resolve().name.replace(",", "_").replace("|", "_") or MESHES
+    while any(f"{name}-{preset}" in settings.datasets for preset in MESH_PRESETS):
+        name = f"{name}-{MESHES}"
+    notes = [] if name == asked else [f"rows of --meshes {wanted.meshes} are named {name}-paper and {name}-realistic: "
+                                      f"{asked}-paper is a fixed dataset"]
     like = next(iter(settings.datasets.values()))
     return [DatasetPlan(f"{name}-{preset}", people * postures, replace(like, preset=preset, people=()), wanted.meshes,
-                        wanted.axes) for preset in MESH_PRESETS]
+                        wanted.axes) for preset in MESH_PRESETS], notes

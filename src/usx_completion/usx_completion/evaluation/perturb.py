@@ -16,6 +16,7 @@ from usx_common.errors import UsxError
 from usx_common.levels import LEVELS, SOURCE_ULTRASOUND, SOURCE_XRAY
 from usx_completion.data.examination import LevelInput
 from usx_completion.data.normalisation import normalisation_of
+from usx_completion.data.observed import XrayBody
 from usx_completion.data.presets import DropRules
 from usx_completion.data.sampling_points import resample
 from usx_completion.data.splits import GOLDEN
@@ -71,7 +72,7 @@ def perturbed(case: Case, condition: Condition) -> Case:
     """The case with its input made worse; the same case and condition give the same bytes."""
     random = np.random.default_rng(np.random.SeedSequence([STREAM, case.number]))
     if condition.shift_mm or condition.turn_deg or condition.tilt_deg:
-        case = replace(case, given=_moved_xray(case.given, condition, case.number))
+        case = _moved_xray(case, condition)
     if condition.cut or condition.half:
         case = replace(case, given=_cut(case.given, condition))
     if condition.noise_mm:
@@ -81,12 +82,17 @@ def perturbed(case: Case, condition: Condition) -> Case:
     return _renamed(case) if condition.levels_off else case
 
 
-def _moved_xray(given: CaseInput, condition: Condition, number: int) -> CaseInput:
+def _moved_xray(case: Case, condition: Condition) -> Case:
     """All bodies moved together: shifted within the plane, turned about left-right at the middle of the X-ray's points,
-    tilted about an axis in the plane. Directions go round from case to case and are the same along a curve."""
+    tilted about an axis in the plane. Directions go round from case to case and are the same along a curve.
+
+    Ultrasound points get the labels that the moved bodies give them: a label made with the X-ray in its place would
+    tell where that is.
+    """
+    given, number = case.given, case.number
     xray = given.sources == SOURCE_XRAY
     if not xray.any():
-        return given
+        return case
     middle = given.points[xray].mean(axis=0)
     way = axis = 2.0 * np.pi * ((number * GOLDEN + 0.125) % 1.0)
     sign = 1.0 if number % 2 == 0 else -1.0
@@ -97,7 +103,15 @@ def _moved_xray(given: CaseInput, condition: Condition, number: int) -> CaseInpu
     def move(points: NDArray) -> NDArray[np.float64]:
         return (points - middle) @ (turn @ tilt).T + middle + shift
 
-    return _xray_by(given, move, turn[1:, 1:])
+    moved = _xray_by(given, move, turn[1:, 1:])
+    if case.naming is None:
+        return replace(case, given=moved)
+    bodies = {level: XrayBody(move(body.filled), move(body.outline), body.normals @ turn[1:, 1:].T)
+              for level, body in case.naming.bodies.items()}
+    naming = replace(case.naming, bodies=bodies)
+    labels = moved.labels.copy()
+    labels[~xray] = naming.labels(moved.points[~xray])
+    return replace(case, given=replace(moved, labels=labels), naming=naming)
 
 
 def _xray_by(given: CaseInput, move: Callable[[NDArray], NDArray], turn: NDArray) -> CaseInput:

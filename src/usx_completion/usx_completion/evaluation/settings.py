@@ -10,7 +10,7 @@ import yaml
 
 from usx_common.errors import UsxError
 from usx_completion.data.presets import PRESETS
-from usx_completion.data.spine_source import FIRST_TEST_SEED
+from usx_completion.data.spine_source import FIRST_TEST_SEED, KEPT
 
 PACKAGED_SETTINGS = Path(__file__).parents[1] / "configs" / "evaluation.yaml"
 
@@ -74,7 +74,7 @@ def _dataset(values: Any, where: str) -> DatasetSettings:
         raise UsxError(f"{where}.preset {table['preset']!r} is unknown; known are {', '.join(PRESETS)}")
     seed = table["seed"]
     if not isinstance(seed, int) or not FIRST_TEST_SEED <= seed < 2000:
-        raise UsxError(f"{where}.seed {seed!r} must be {FIRST_TEST_SEED} .. 1999, the seeds kept for tests")
+        raise UsxError(f"{where}.seed {seed!r} must be {KEPT}")
     people = table.get("people", [])
     if not isinstance(people, list) or not all(isinstance(name, str) for name in people):
         raise UsxError(f"{where}.people {people!r} must be a list of names")

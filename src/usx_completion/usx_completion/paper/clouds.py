@@ -13,11 +13,9 @@ from torch import Tensor
 
 from usx_common.errors import UsxError
 from usx_completion.data.dataset import Dataset
+from usx_completion.data.layout import UNKNOWN_LICENCE
 from usx_completion.data.reading import read_dataset
 from usx_completion.data.sampling_points import farthest_points_fast
-
-VERSE_NOTICE = ("CC BY-SA 4.0: learned from spines of a shape model of the VerSe data set (Sekuboyina et al., Medical "
-                "Image Analysis 73, 2021; Loeffler et al., Radiology: AI 2(4), 2020; Liebl et al., Sci. Data 8, 2021)")
 
 
 @dataclass(frozen=True)
@@ -89,11 +87,9 @@ def clouds_of(data: Dataset, settings: CloudSettings, most: int = 0) -> Clouds:
         array = thinned(getattr(kept, name), count)
         digest.update(array.tobytes())
         parts.append(torch.from_numpy(array))
-    source = data.attributes.get("source", "")
-    notes = {"data": ", ".join(f"{key} {text}" for key, text in sorted(data.attributes.items()) if key != "settings"),
-             "data_sha256": digest.hexdigest(), "samples": str(len(rows))}
-    if "lumbar_shape_model_real" in source or source == "real":
-        notes["licence"] = VERSE_NOTICE
+    told = {key: text for key, text in sorted(data.attributes.items()) if key not in ("settings", "licence")}
+    notes = {"data": ", ".join(f"{key} {text}" for key, text in told.items()), "data_sha256": digest.hexdigest(),
+             "samples": str(len(rows)), "licence": data.attributes.get("licence", "").strip() or UNKNOWN_LICENCE}
     partial, filled, complete = parts
     return Clouds(partial, filled, complete, labels=kept.labels, notes=notes)
 

@@ -36,7 +36,7 @@ class Request:
 def make_learner(request: Request) -> Learner:
     """The learner of the model that the sections name. Raises UsxError for an unknown model."""
     name = request.sections.get("model")
-    if name not in MODELS:
+    if not isinstance(name, str) or name not in MODELS:
         raise UsxError(f"configuration: model = {name!r} is unknown; known are {', '.join(MODELS)}")
     module, function = MODELS[name].split(":")
     return getattr(importlib.import_module(module), function)(request)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -20,6 +21,9 @@ from torch import Tensor, distributed, nn
 
 from usx_common.errors import UsxError
 
+# bad input stops all processes with the same line, and one that stops breaks the others' connection to it: they are
+# ended while they wait for the first to say why
+FIRST_TO_SPEAK_S = 3.0
 PATIENCE = timedelta(hours=2)  # others wait while the first process validates
 
 
@@ -80,10 +84,12 @@ def leave_group() -> None:
 
 
 def run_processes(work: Callable[[Any, Group], int], task: Any, count: int, device: str) -> int:
-    """Run ``work(task, group)`` in ``count`` new processes of this machine; the largest of their results.
+    """Run ``work(task, group)`` in ``count`` new processes of this machine; 0, or what the first to fail gave.
 
-    Raises UsxError where a process fails; what it had to say is on its standard error.
+    The others are ended then. What a process had to say is on its standard error. Raises UsxError where the device
+    cannot be shared, and where a process is ended from outside.
     """
+    _check_device(device)
     with tempfile.TemporaryDirectory(prefix="usx_train_") as folder:
         context = torch.multiprocessing.get_context("spawn")
         meeting = (Path(folder) / "meeting").as_uri()
@@ -93,12 +99,12 @@ def run_processes(work: Callable[[Any, Group], int], task: Any, count: int, devi
             for process in processes:
                 process.start()
             _wait(processes)
+            return _status(processes)  # before the others are ended, which is no result of theirs
         finally:
             for process in processes:
                 if process.is_alive():
                     process.terminate()
                 process.join()
-    return max(abs(process.exitcode or 0) for process in processes)
 
 
 def _wait(processes: list[Any]) -> None:
@@ -110,6 +116,17 @@ def _wait(processes: list[Any]) -> None:
             return
 
 
+def _status(processes: list[Any]) -> int:
+    """Of processes of which some have ended: the first result of their own that is not 0."""
+    codes = [process.exitcode or 0 for process in processes]
+    own = [code for code in codes if code > 0]
+    if own or not any(codes):
+        return own[0] if own else 0
+    rank = next(rank for rank, code in enumerate(codes) if code < 0)
+    raise UsxError(f"process {rank} of the training was ended by signal {-codes[rank]}; if the machine was short of "
+                   "memory, take fewer processes or a smaller batch. --resume goes on from the last checkpoint")
+
+
 def _enter(work: Callable[[Any, Group], int], task: Any, group: Group, device: str, meeting: str) -> None:
     if sys.platform.startswith("linux"):  # a machine's name need not have an address
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
@@ -117,17 +134,27 @@ def _enter(work: Callable[[Any, Group], int], task: Any, group: Group, device: s
     _join(device, group, meeting)
     try:
         status = work(task, group)
+    except Exception:
+        if not group.first:
+            time.sleep(FIRST_TO_SPEAK_S)
+        raise
     finally:
         leave_group()
     sys.exit(status)
 
 
 def _join(device: str, group: Group, meeting: str) -> None:
-    if not distributed.is_available():
-        raise UsxError("this build of torch cannot run several processes: train with one")
+    _check_device(device)
     backend = "nccl" if device.startswith("cuda") else "gloo"
     distributed.init_process_group(backend, init_method=meeting, rank=group.rank, world_size=group.world,
                                    timeout=PATIENCE)
+
+
+def _check_device(device: str) -> None:
+    if not distributed.is_available():
+        raise UsxError("this build of torch cannot run several processes: train with one")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise UsxError(f"device '{device}' cannot be used: torch finds no GPU")
 
 
 def device_of(name: str, group: Group) -> torch.device:

@@ -16,7 +16,14 @@ import torch
 from usx_common.errors import UsxError
 from usx_completion.training.configuration import build, find_configuration, read_configuration
 from usx_completion.training.models import Request, make_learner
-from usx_completion.training.processes import Group, device_of, join_group, leave_group, run_processes
+from usx_completion.training.processes import (
+    FIRST_TO_SPEAK_S,
+    Group,
+    device_of,
+    join_group,
+    leave_group,
+    run_processes,
+)
 from usx_completion.training.settings import TrainingSettings
 from usx_completion.training.trainer import CHECKPOINT, WEIGHTS, Run, Trainer
 
@@ -32,8 +39,6 @@ EXAMPLES = """examples:
     --device cuda                                                                            four GPUs
 """
 INTERRUPTED = 130  # as shells have it
-# bad input stops all processes with the same line: the others are ended while they wait for the first to say it
-FIRST_TO_SPEAK_S = 3.0
 
 
 @dataclass(frozen=True)

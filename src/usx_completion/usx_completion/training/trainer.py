@@ -190,7 +190,11 @@ class Trainer:
         self._module.load_state_dict(state["module"])
         self._optimiser.load_state_dict(state["optimiser"])
         self._average.load(state["average"])
-        self._step, self._total, self._best = state["step"], state["total"], state["best"]
+        self._step, self._best = state["step"], state["best"]
+        if state["total"] < UNKNOWN:
+            self._total = state["total"]
+        elif not self._clock.limited:  # a training for a time, stopped before its steps were counted, goes on by steps
+            self._total = max(self._total, self._step + 1)
         self._validated, self._to_come = state["validated"], state["to_come"]
         self._spread = state["spread"]
         self._log, self._clock = TrainingLog(state["log"]), Clock(self._run.minutes, state["seconds"])
