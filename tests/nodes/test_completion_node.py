@@ -24,6 +24,7 @@ from usx_common.ros import conversion, interface
 from usx_common.transforms import identity
 from usx_completion import output
 from usx_completion.node import CompletionNode
+from usx_completion.parameters import WEIGHTS
 from usx_completion.placement import usual_step
 from usx_completion.shape_model import PACKAGED, load_shape_model
 from usx_completion.simulated_partial import PartialCloud, simulate_partial
@@ -114,8 +115,9 @@ def message(partial: PartialCloud, seconds: int, frame: str = "spine", **changed
     return conversion.fields_to_cloud(points, frame, Stamp(sec=seconds), **fields)
 
 
-def test_a_partial_spine_is_answered_with_cloud_meshes_and_labels_of_its_stamp(bench, partial, tmp_path):
-    b = bench(save_folder=str(tmp_path / "meshes"))
+@pytest.mark.parametrize("method", ["shape_model", "usx"])
+def test_a_partial_spine_is_answered_with_cloud_meshes_and_labels_of_its_stamp(bench, partial, tmp_path, method):
+    b = bench(method=method, save_folder=str(tmp_path / "meshes"))
     b.send(message(partial, 5))
     assert b.wait(lambda: bool(b.clouds and b.meshes and b.texts))
     cloud = b.clouds[-1]
@@ -135,8 +137,9 @@ def test_a_partial_spine_is_answered_with_cloud_meshes_and_labels_of_its_stamp(b
     assert read_mesh(tmp_path / "meshes" / "L5.ply").is_watertight
 
 
-def test_bad_clouds_are_counted_by_reason_and_the_node_lives_on(bench, partial):
-    b = bench()
+@pytest.mark.parametrize("method", ["shape_model", "usx"])
+def test_bad_clouds_are_counted_by_reason_and_the_node_lives_on(bench, partial, method):
+    b = bench(method=method)
     count = len(partial.points)
     line = np.column_stack([np.zeros(count), np.zeros(count), np.linspace(-90, 90, count)])
     bad = {
@@ -182,14 +185,15 @@ def test_what_failed_is_counted_once_and_may_come_again(bench, partial, monkeypa
     assert b.wait(lambda: b.settled(2) and b.account()["used"] == 1)
 
 
-def test_the_newest_partial_wins_and_gives_the_answer_it_would_give_alone(bench, partial):
-    alone = bench()
+@pytest.mark.parametrize("method", ["shape_model", "usx"])
+def test_the_newest_partial_wins_and_gives_the_answer_it_would_give_alone(bench, partial, method):
+    alone = bench(method=method)
     alone.send(message(partial, 30))
     assert alone.wait(lambda: bool(alone.clouds))
     expected = bytes(alone.clouds[-1].data)
     alone.close()
 
-    b = bench()
+    b = bench(method=method)
     for second in range(1, 8):
         keep = np.arange(len(partial.points)) % (second + 2) != 0
         b.send(message(PartialCloud(partial.points[keep], partial.labels[keep], partial.sources[keep]), second))
@@ -203,8 +207,9 @@ def test_the_newest_partial_wins_and_gives_the_answer_it_would_give_alone(bench,
     assert bytes(b.clouds[-1].data) == expected
 
 
-def test_without_an_xray_and_without_five_processes_it_says_why(bench, partial):
-    b = bench()
+@pytest.mark.parametrize("method", ["shape_model", "usx"])
+def test_without_an_xray_and_without_five_processes_it_says_why(bench, partial, method):
+    b = bench(method=method)
     keep = (partial.sources == 0) & (partial.points[:, 2] > np.median(partial.points[:, 2]))
     some = PartialCloud(partial.points[keep], np.zeros(keep.sum()), partial.sources[keep])
     b.send(message(some, 3))
@@ -215,8 +220,15 @@ def test_without_an_xray_and_without_five_processes_it_says_why(bench, partial):
 
 def test_corrupt_weights_and_bad_parameters_are_refused_at_start(tmp_path):
     (tmp_path / PACKAGED.name).write_bytes(PACKAGED.read_bytes()[:1000])
+    (tmp_path / WEIGHTS.name).write_bytes(WEIGHTS.read_bytes()[:-4] + b"none")
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / WEIGHTS.name).write_bytes(PACKAGED.read_bytes())
     for parameters, words in (({"model_folder": str(tmp_path)}, "cannot be read"),
                               ({"model_folder": str(tmp_path / "none")}, "does not exist"),
+                              ({"method": "usx", "model_folder": str(tmp_path)}, "SHA-256"),
+                              ({"method": "usx", "model_folder": str(foreign)}, "is needed"),
+                              ({"method": "usx", "device": "tpu"}, "device"),
                               ({"voxel_size": "0.1"}, "voxel_size"), ({"method": "magic"}, "method")):
         rclpy.init(args=["--ros-args", *(w for n, v in parameters.items() for w in ("-p", f"{n}:={v}"))])
         try:

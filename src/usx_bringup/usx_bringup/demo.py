@@ -38,6 +38,7 @@ class Demo:
     view: bool
     port: int
     patience: float
+    method: str
 
 
 def parse_arguments(arguments: list[str] | None = None) -> tuple[Demo, argparse.Namespace]:
@@ -46,6 +47,7 @@ def parse_arguments(arguments: list[str] | None = None) -> tuple[Demo, argparse.
         prog="demo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="examples:\n  make demo\n  make demo ARGS=\"--seed 7 --out out/seed7\"\n"
                "  make demo ARGS=\"--meshes ../shared/data/shapes/verse008 --out out/verse008\"\n"
+               "  make demo ARGS=\"--method usx --out out/usx\"\n"
                "  make demo ARGS=--view")
     parser.add_argument("--out", type=Path, default=Path("out/demo"), help="folder of the report (default out/demo)")
     parser.add_argument("--acquisition", type=Path, help="replay this acquisition folder instead of making a phantom")
@@ -57,11 +59,14 @@ def parse_arguments(arguments: list[str] | None = None) -> tuple[Demo, argparse.
     parser.add_argument("--port", type=int, default=8080, help="port of the browser view (default 8080)")
     parser.add_argument("--patience", type=float, default=30.0, metavar="S",
                         help="without an answer, give up so many seconds after the last frame (default 30)")
+    parser.add_argument("--method", choices=("shape_model", "usx"), default="shape_model",
+                        help="how vertebrae are completed: the shape model's fit (default), or the project's network")
     options = parser.parse_args(arguments)
     if not 0.05 <= options.rate <= 10.0:
         parser.error(f"--rate {options.rate} must be 0.05 .. 10")
     acquisition = options.acquisition or options.out / "acquisition"
-    demo = Demo(acquisition, options.out, options.rate, options.view, options.port, options.patience)
+    demo = Demo(acquisition, options.out, options.rate, options.view, options.port, options.patience,
+                options.method)
     return demo, options
 
 
@@ -80,7 +85,8 @@ def replay(demo: Demo) -> Iterator[subprocess.Popen[bytes]]:
     """The launch of replay.launch.xml as a child; its output goes to OUT/launch.log; it is ended on leaving."""
     command = [*ros_command(), "launch", "usx_bringup", "replay.launch.xml",
                f"bag:={(demo.acquisition / 'bag').resolve()}", f"save_folder:={(demo.out / 'saved').resolve()}",
-               f"rate:={demo.rate}", f"viewer:={str(demo.view).lower()}", f"viewer_port:={demo.port}"]
+               f"rate:={demo.rate}", f"viewer:={str(demo.view).lower()}", f"viewer_port:={demo.port}",
+               f"method:={demo.method}"]
     with (demo.out / "launch.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
         try:

@@ -19,9 +19,9 @@ from usx_common.ros import conversion, interface
 from usx_common.ros.node_support import OK, WARN, Diagnostics, declare_parameters, run
 from usx_common.worker import Worker
 from usx_completion import output, parameters
-from usx_completion.completion import Completion, ShapeModelCompletion
+from usx_completion.completion import Completion
+from usx_completion.methods import make_method
 from usx_completion.observation import BadPartial, as_codes
-from usx_completion.shape_model import load_shape_model
 
 FIELDS = ("x", "y", "z", "label", "source")
 
@@ -35,8 +35,7 @@ class CompletionNode(Node):
         self._diagnostics = Diagnostics(self)
         self._rate, self._latency = RateMeter(), LatencyMeter()
         self._counters = self._diagnostics.watch(StreamCounters("spine/partial"), self._rate, self._latency)
-        model, metadata = load_shape_model(parameters.model_path(self._values))
-        self._method = ShapeModelCompletion(model, parameters.completion_settings(self._values))
+        self._method = make_method(self._values)
         self._completion: Completion | None = None
         self._answered = ""
         self._cloud = self.create_publisher(PointCloud2, "spine/completed", interface.LATCHED)
@@ -47,7 +46,7 @@ class CompletionNode(Node):
             self._complete, "completion", on_error=self._refuse,
             on_drop=lambda _: self._counters.rejected("superseded"))
         self._subscription = self.create_subscription(PointCloud2, "spine/partial", self._on_partial, interface.LATCHED)
-        self._diagnostics.set_state(OK, f"shape model of {metadata['count']} spines loaded; waiting for spine/partial")
+        self._diagnostics.set_state(OK, f"{self._method.description} loaded; waiting for spine/partial")
 
     def close(self) -> None:
         """Finish the completion under way and stop the worker."""
@@ -69,7 +68,7 @@ class CompletionNode(Node):
         self._publish(completion, message)
         self._latency.add(time.monotonic() - start)
         self._diagnostics.set_state(OK if completion.levels else WARN, output.describe(completion),
-                                    dropped_points=completion.dropped_points)
+                                    dropped_points=completion.dropped_points, method=self._method.description)
         # last, because _refuse counts what raises above, and what failed may be sent again
         self._answered = name
         self._counters.used()

@@ -11,11 +11,16 @@ from usx_common.parameters import Parameter
 from usx_completion.completion import CompletionSettings
 from usx_completion.level_shape import FlexibilitySettings
 from usx_completion.observation import ObservationSettings
-from usx_completion.shape_model import PACKAGED
+from usx_completion.shape_model import PACKAGED, PACKAGED_REAL
 
+WEIGHTS = PACKAGED_REAL.with_name("usx.safetensors")
 TABLE = (
-    Parameter("method", "shape_model", "how vertebrae are completed", choices=("shape_model",), read_only=True),
-    Parameter("model_folder", "", f"folder that holds {PACKAGED.name}; empty: the packaged model", read_only=True),
+    Parameter("method", "shape_model", "how vertebrae are completed: the shape model's fit, or the project's network",
+              choices=("shape_model", "usx"), read_only=True),
+    Parameter("model_folder", "", f"folder that holds {PACKAGED.name} or {WEIGHTS.name}; empty: the packaged ones",
+              read_only=True),
+    Parameter("device", "auto", "where the network runs; auto: on a GPU where there is one",
+              choices=("auto", "cpu", "cuda"), read_only=True),
     Parameter("spine_frame", "spine", "frame of the clouds taken and given (LPS directions)", read_only=True),
     Parameter("voxel_size", 2.0, "mm; ultrasound is thinned to one point per cube of this size", 1.0, 6.0,
               read_only=True),
@@ -35,11 +40,21 @@ def model_path(values: Mapping[str, Any]) -> Path:
     return Path(folder) / PACKAGED.name if folder else PACKAGED
 
 
+def weights_path(values: Mapping[str, Any]) -> Path:
+    """The file of the network's weights that the parameters name."""
+    folder = values["model_folder"]
+    return Path(folder) / WEIGHTS.name if folder else WEIGHTS
+
+
+def observation_settings(values: Mapping[str, Any]) -> ObservationSettings:
+    """How a partial spine is thinned, and how much of a level must be seen."""
+    return replace(ObservationSettings(), voxel_mm=values["voxel_size"], smallest_level=values["smallest_level"])
+
+
 def completion_settings(values: Mapping[str, Any]) -> CompletionSettings:
     """Settings of the completion for a node's parameters."""
     base = CompletionSettings()
-    observation = replace(ObservationSettings(), voxel_mm=values["voxel_size"], smallest_level=values["smallest_level"])
     # a standard deviation of zero means an X-ray known exactly; the equations need a positive one
     fit = replace(base.fit, ultrasound_sd=values["ultrasound_sd"], xray_sd=values["xray_sd"],
                   xray_shift_sd_mm=max(values["xray_shift_sd"], 1e-3))
-    return CompletionSettings(observation, FlexibilitySettings(), fit)
+    return CompletionSettings(observation_settings(values), FlexibilitySettings(), fit)

@@ -519,7 +519,8 @@ def test_bad_options_of_make_pool_end_with_one_line(tmp_path, capsys, options, s
     assert says in error and error.count("\n") == 1 and not (tmp_path / "pool").exists()
 
 
-def test_the_evaluation_opens_weights_by_name(tmp_path, network, maker):
+def test_the_evaluation_opens_weights_by_name(tmp_path, network, maker, monkeypatch):
+    monkeypatch.setattr("usx_completion.evaluation.networks.PACKAGED", tmp_path / "nothing" / "model")
     _, observed = maker._spines["paper"].examined(0)
     sha = load_shape_model(PACKAGED_REAL)[1]["sha256"]
     missing = open_methods(["usx"], MethodOptions(weights=tmp_path))

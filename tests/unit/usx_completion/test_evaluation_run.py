@@ -40,7 +40,15 @@ def settings_file(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def evaluated(tmp_path_factory, settings_file):
+def without_weights(tmp_path_factory):
+    """No network is packaged, whatever is shipped by now."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("usx_completion.evaluation.networks.PACKAGED", tmp_path_factory.mktemp("none") / "model")
+        yield
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory, settings_file, without_weights):
     """The command with two processes on two synthetic spines."""
     out = tmp_path_factory.mktemp("evaluated") / "found"
     assert main(["--out", str(out), "--quick", "--quiet", "--datasets", "synthetic-paper", "--methods", "mean", "usx",
@@ -242,7 +250,7 @@ def test_a_folder_that_is_no_acquisition_is_refused(recorded, tmp_path, spoil, m
     (["--acquisition", "/nowhere"], "/nowhere/results.npz holds no partial spine"),
     (["--shape-model", "/nowhere.safetensors", "--datasets", "synthetic-paper"], "/nowhere.safetensors"),
 ])
-def test_bad_options_are_refused_in_one_line(tmp_path, capsys, options, message):
+def test_bad_options_are_refused_in_one_line(tmp_path, capsys, without_weights, options, message):
     assert main(["--out", str(tmp_path / "out"), "--quiet", *options]) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1

@@ -24,11 +24,11 @@ from usx_completion.shape_model import PACKAGED_REAL, ShapeModel, load_shape_mod
 
 
 class CorrectionCompletion:
-    """Answers one partial spine at a time; holds no state between calls. ``device``: "cpu" or "cuda"."""
+    """Answers one partial spine at a time with ``network``; holds no state between calls. ``device``: cpu or cuda."""
 
     def __init__(self, network: CorrectionNetwork, model: ShapeModel, sigma_scale: float = 1.0,
                  device: str = "cpu", settings: ObservationSettings | None = None) -> None:
-        self._network, self._model = network.to(device).eval(), model
+        self.network, self._model = network.to(device).eval(), model
         self._scale, self._device = sigma_scale, device
         self._settings = settings or ObservationSettings()
 
@@ -61,8 +61,8 @@ class CorrectionCompletion:
     def _answer(self, scene: Scene) -> tuple[NDArray, NDArray, NDArray, NDArray]:
         """(L, V, 3) local vertices, (L, 4, 4) poses, (L, V) sigma, mm, and (3,) the X-ray's correction: mm, mm, rad."""
         with torch.inference_mode():
-            state: State = self._network(Batch.of([scene], self._device))[-1]
-            local = self._network.local(state)[0].double().cpu().numpy()
+            state: State = self.network(Batch.of([scene], self._device))[-1]
+            local = self.network.local(state)[0].double().cpu().numpy()
             poses = _rigid(state.poses[0].double().cpu().numpy())
             sigma = self._scale * torch.exp(state.log_sigma[0]).double().cpu().numpy()
         return local, poses, sigma, state.xray[0].double().cpu().numpy()

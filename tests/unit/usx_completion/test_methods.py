@@ -1,0 +1,63 @@
+"""Methods of the completion node: a GPU that gives out, and the spine it warms up with."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from usx_common.errors import UsxError
+from usx_common.levels import LEVELS
+from usx_completion import parameters
+from usx_completion.completion import Completion
+from usx_completion.methods import ChosenMethod, make_method, usual_partial
+from usx_completion.shape_model import PACKAGED_REAL, load_shape_model
+
+VALUES = {parameter.name: parameter.default for parameter in parameters.TABLE}
+CLOUD = (np.zeros((1, 3)), np.zeros(1), np.zeros(1))
+
+
+class Fails:
+    def __init__(self, error):
+        self.error, self.asked = error, 0
+
+    def complete(self, points, labels, sources):
+        self.asked += 1
+        raise self.error
+
+
+class Answers:
+    def complete(self, points, labels, sources):
+        return Completion({}, {"L1": "asked"})
+
+
+def test_a_gpu_without_memory_is_left_for_the_cpu_once_and_for_all():
+    gpu = Fails(torch.cuda.OutOfMemoryError("CUDA out of memory"))
+    method = ChosenMethod(gpu, "network on cuda", Answers)
+    for _ in range(3):
+        assert method.complete(*CLOUD).reasons == {"L1": "asked"}
+    assert gpu.asked == 1 and method.description == "network on cuda; the GPU ran out of memory: on the CPU since"
+
+
+@pytest.mark.parametrize("error, other", [(RuntimeError("another fault"), Answers), (UsxError("bad cloud"), Answers),
+                                          (torch.cuda.OutOfMemoryError("on the CPU?"), None)])
+def test_other_errors_are_not_hidden(error, other):
+    method = ChosenMethod(Fails(error), "network", other)
+    with pytest.raises(type(error)):
+        method.complete(*CLOUD)
+    assert method.description == "network"
+
+
+def test_both_methods_complete_the_usual_spine():
+    model, _ = load_shape_model(PACKAGED_REAL)
+    cloud = usual_partial(model)
+    for name in ("shape_model", "usx"):
+        method = make_method({**VALUES, "method": name, "device": "cpu"})
+        assert set(method.complete(*cloud).levels) == set(LEVELS)
+        assert ("cpu" in method.description) == (name == "usx")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_a_gpu_that_is_not_there_is_refused():
+    with pytest.raises(UsxError, match="no GPU"):
+        make_method({**VALUES, "method": "usx", "device": "cuda"})
