@@ -7,7 +7,7 @@ import pytest
 
 from usx_common.meshes import Mesh
 from usx_completion.completion import ShapeModelCompletion
-from usx_completion.shape_model import load_shape_model
+from usx_completion.shape_model import PACKAGED_REAL, load_shape_model
 from usx_completion.simulated_partial import simulate_partial
 
 HELD_OUT_SEED = 321
@@ -56,3 +56,21 @@ def data_chain(shape_model):
     from usx_completion.data.mean_chain import MeanChain
 
     return MeanChain.of(shape_model)
+
+
+@pytest.fixture(scope="module")
+def real_model():
+    return load_shape_model(PACKAGED_REAL)[0]
+
+
+@pytest.fixture(scope="module")
+def maker(real_model):
+    """Training examples of the correction network, of people kept for tests."""
+    from usx_completion.correction.examples import ExampleMaker
+
+    return ExampleMaker(real_model, 1900)
+
+
+@pytest.fixture(scope="module")
+def examples(maker):
+    return [maker.example(number) for number in range(2)]

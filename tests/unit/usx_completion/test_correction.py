@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,17 +12,16 @@ from scipy.spatial.transform import Rotation
 from usx_common.errors import UsxError
 from usx_common.levels import LEVELS
 from usx_common.meshes import Mesh, vertex_normals
+from usx_common.transforms import make_transform
 from usx_completion.correction import calibration, reading, suggestion
 from usx_completion.correction.augment import AugmentSettings, augmented
 from usx_completion.correction.completion import CorrectionCompletion
-from usx_completion.correction.examples import ExampleMaker
 from usx_completion.correction.learner import CorrectionConfiguration, CorrectionLearner
 from usx_completion.correction.loss import LossSettings, correction_loss, true_normals
-from usx_completion.correction.make_pool import main as make_pool
 from usx_completion.correction.network import CorrectionNetwork, NetworkSettings, StageSettings, _motion
 from usx_completion.correction.nodes import choose_nodes
-from usx_completion.correction.pool_identity import BadPool
 from usx_completion.correction.reading import Batch
+from usx_completion.correction.scene import make_scene, observation_of
 from usx_completion.correction.weights import card_of, load_network
 from usx_completion.data.partial_spine import partial_spine
 from usx_completion.data.presets import PAPER
@@ -35,21 +32,6 @@ from usx_completion.training.learner import Step
 from usx_completion.training.weights import BadWeights, save_weights
 
 SMALL = NetworkSettings(stages=(StageSettings(160, 16, 1), StageSettings(240, 24, 1)), width=32, heads=2, modes=10)
-
-
-@pytest.fixture(scope="module")
-def real_model():
-    return load_shape_model(PACKAGED_REAL)[0]
-
-
-@pytest.fixture(scope="module")
-def maker(real_model):
-    return ExampleMaker(real_model, 1900)
-
-
-@pytest.fixture(scope="module")
-def examples(maker):
-    return [maker.example(number) for number in range(2)]
 
 
 @pytest.fixture(scope="module")
@@ -287,15 +269,24 @@ def test_augmentation_keeps_the_truth_and_tells_where_the_xray_went(real_model, 
     assert not blind.scene.shown.any()
 
 
-def test_an_augmented_scene_starts_where_completion_would_start_it(real_model, maker, examples):
-    """Nothing made harder but for the new start: the poses of the example itself, which were made from the cloud."""
+def test_a_scene_tells_the_observation_that_it_was_made_of(real_model, examples):
+    for example in examples:
+        again, reasons = make_scene(real_model, observation_of(example.scene))
+        for name in ("points", "labels", "outlines", "outline_normals", "shown", "plane"):
+            assert np.array_equal(getattr(again, name), getattr(example.scene, name)), name
+        assert not reasons
+
+
+def test_an_augmented_scene_starts_where_completion_would_start_it(real_model, examples):
+    """Nothing made harder but for the new start: it is that of the same cloud, to rounding."""
     still = AugmentSettings(blind=0.0, displaced=0.0, body_hidden=0.0, noise_most=0.0, thinned_least=1.0, cut=0.0,
                             holes=0, stray=0.0, unlabelled=0.0, mislabelled=0.0, deaf=0.0, restarted=1.0,
                             common_turn_sd=0.0, common_move_sd=0.0, level_turn_sd=0.0, level_move_sd=0.0)
     for example in examples:
-        again = augmented(example, still, np.random.default_rng(2), real_model)
-        # a scene is thinned and does not keep the middle of a body's region: 0.3 mm, where a start is 4 mm off
-        np.testing.assert_allclose(again.scene.poses, example.scene.poses, atol=0.5)
+        expected, _ = make_scene(real_model, observation_of(example.scene))
+        elsewhere = replace(expected, poses=expected.poses @ make_transform(np.eye(3), [9, 0, 0]))
+        again = augmented(replace(example, scene=elsewhere), still, np.random.default_rng(2), real_model)
+        np.testing.assert_allclose(again.scene.poses, expected.poses, atol=1e-3)
 
 
 def test_the_loss_is_nothing_at_the_truth(real_model, network, examples):
@@ -376,147 +367,6 @@ def test_a_learner_gives_the_same_batches_in_any_number_of_processes(examples):
     assert float(loss) < 0.9 * first
     with pytest.raises(UsxError, match="stages"):
         CorrectionLearner(CorrectionConfiguration(SMALL), (examples, examples), 2, 5, torch.device("cpu"))
-
-
-def test_a_pool_there_and_back(tmp_path, maker, examples):
-    from usx_completion.correction import pool
-
-    whole = pool.pool_identity(1900)
-    pool._makers[whole] = maker
-    assert pool._write(pool.Part(tmp_path, replace(whole, count=2))) == (2, 0)
-    for written, read in zip(examples, pool.read_pool(tmp_path), strict=True):
-        for name in ("points", "labels", "outlines", "shown", "plane", "poses", "placed"):
-            assert np.array_equal(getattr(written.scene, name), getattr(read.scene, name)), name
-        assert np.array_equal(written.vertices, read.vertices) and np.array_equal(written.displaced, read.displaced)
-    assert len(list(pool.read_pool(tmp_path, 1))) == 1
-    with pytest.raises(UsxError, match="make_pool"):
-        list(pool.read_pool(tmp_path / "none"))
-
-
-@pytest.fixture
-def pooled(tmp_path, monkeypatch, examples):
-    """Two files of one example each, whose people were made at once."""
-    from usx_completion.correction import pool
-
-    whole = pool.pool_identity(7)
-    monkeypatch.setattr(pool, "_makers", {whole: SimpleNamespace(example=lambda number: examples[0])})
-    folder = tmp_path / "val"
-    folder.mkdir()
-    for first in (0, 1):
-        pool._write(pool.Part(folder, replace(whole, first=first, count=1)))
-    return folder
-
-
-def test_arrays_of_a_pool_are_the_examples_and_nothing_but_an_identity_is_added(pooled, examples):
-    with np.load(pooled / "examples_000000.npz") as data:
-        arrays = dict(data)
-    told = json.loads(str(arrays.pop("identity")))
-    assert told == {"seed": 7, "first": 0, "count": 1, "presets": ["paper", "realistic"], "source": "real",
-                    "shape_model": load_shape_model(PACKAGED_REAL)[1]["sha256"], "format": "usx example pool 1"}
-    scene = examples[0].scene
-    expected = {"lengths": np.array([len(scene.points)]), "points": scene.points, "labels": scene.labels,
-                **{name: getattr(scene, name)[None] for name in ("outlines", "outline_normals", "shown", "plane",
-                                                                 "poses", "placed")},
-                **{name: getattr(examples[0], name)[None] for name in ("vertices", "blind_poses", "displaced")}}
-    assert list(arrays) == list(expected)
-    for name, value in expected.items():
-        assert arrays[name].dtype == value.dtype and np.array_equal(arrays[name], value), name
-
-
-def test_a_file_without_examples_is_written_and_read(pooled):
-    from usx_completion.correction import pool
-
-    def fails(number):
-        raise UsxError("too little was seen")
-
-    whole = pool.pool_identity(7)
-    pool._makers[whole] = SimpleNamespace(example=fails)
-    empty = pool.Part(pooled, replace(whole, first=2, count=3))
-    assert pool._write(empty) == (0, 3) and pool.read_file(empty.path) == []
-    assert len(list(pool.read_pool(pooled))) == 2
-    for first in (0, 1):
-        pool._write(pool.Part(pooled, replace(whole, first=first, count=1)))
-    with pytest.raises(BadPool, match="holds no example: in all 3 files"):
-        list(pool.read_pool(pooled))
-
-
-def _other(path, **values):
-    with np.load(path) as data:
-        arrays = dict(data)
-    told = json.loads(str(arrays["identity"]))
-    np.savez(path, **{**arrays, "identity": np.array(json.dumps({**told, **values}))})
-
-
-@pytest.mark.parametrize(("value", "says"), [
-    ({"seed": 8}, "made with seed 8, not 7"), ({"shape_model": "ab"}, "made with shape model ab, not fd7e"),
-    ({"presets": ["paper"]}, "made with presets paper, not paper, realistic"),
-    ({"source": "model"}, "made with source model, not real"),
-    ({"format": "pool 0"}, "made with format pool 0, not usx")])
-def test_pools_of_another_kind_are_neither_mixed_nor_gone_on_with(pooled, value, says):
-    from usx_completion.correction import pool
-
-    _other(pooled / "examples_000001.npz", **value)
-    with pytest.raises(BadPool, match=rf"examples_000001.npz was {says}"):
-        list(pool.read_pool(pooled))
-    with pytest.raises(BadPool, match=rf"examples_000001.npz was {says}"):
-        next(pool.write_pool(pooled, 1, 7))
-
-
-def test_a_pool_of_another_seed_or_size_is_not_gone_on_with(tmp_path, pooled, capsys):
-    (pooled / "examples_000001.npz").unlink()
-    assert make_pool(["--out", str(tmp_path), "--seed", "7", "--validation", "1"]) == 2
-    error = capsys.readouterr().err
-    assert "val/examples_000000.npz was made with seed 7, not 8" in error and error.count("\n") == 1
-    assert make_pool(["--out", str(tmp_path), "--seed", "6", "--validation", "2"]) == 2
-    error = capsys.readouterr().err
-    assert "was made with count 1, not 2" in error and error.count("\n") == 1
-
-
-def _without(name):
-    def change(path):
-        with np.load(path) as data:
-            arrays = {key: value for key, value in data.items() if key != name}
-        np.savez(path, **arrays)
-    return change
-
-
-def _flipped(path):
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(bytes(content))
-
-
-def _cut_short(array):
-    def change(path):
-        with np.load(path) as data:
-            np.savez(path, **{**data, array: data[array][:-1]})
-    return change
-
-
-@pytest.mark.parametrize(("harm", "says"), [
-    (lambda path: path.write_bytes(path.read_bytes()[:-500]), "is damaged"),
-    (lambda path: path.write_bytes(b""), "is damaged"), (lambda path: path.write_text("nothing"), "is damaged"),
-    (_flipped, "is damaged: Bad CRC"), (_without("identity"), "does not say what it was made from"),
-    (_without("lengths"), "is damaged"), (_without("plane"), "lacks plane"),
-    (_cut_short("points"), "points has shape"), (_cut_short("vertices"), "vertices has shape"),
-    (lambda path: _other(path, seed=[]), "made with seed"),
-    (lambda path: np.savez(path, identity=np.array("{"), lengths=np.zeros(0)), "identity cannot be read")])
-def test_damaged_files_of_a_pool_are_named(pooled, harm, says):
-    from usx_completion.correction import pool
-
-    harm(pooled / "examples_000001.npz")
-    with pytest.raises(BadPool, match=rf"examples_000001.npz.* {says}") as refusal:
-        list(pool.read_pool(pooled))
-    assert "\n" not in str(refusal.value)
-
-
-@pytest.mark.parametrize(("options", "says"), [
-    (["--seed", "1899"], "the next, which is for validation, is of 1900 .. 1999, the seeds kept for tests"),
-    (["--spines", "0"], "--spines 0 must be within 1"), (["--jobs", "0"], "--jobs 0")])
-def test_bad_options_of_make_pool_end_with_one_line(tmp_path, capsys, options, says):
-    assert make_pool(["--out", str(tmp_path / "pool"), *options]) == 2
-    error = capsys.readouterr().err
-    assert says in error and error.count("\n") == 1 and not (tmp_path / "pool").exists()
 
 
 def test_the_evaluation_opens_weights_by_name(tmp_path, network, maker, monkeypatch):

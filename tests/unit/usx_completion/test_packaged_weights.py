@@ -41,7 +41,8 @@ def test_all_weights_together_are_small():
 
 
 def test_the_card_says_what_the_weights_were_learned_from(model):
-    _, card = load_weights(WEIGHTS, FORMAT)
+    tensors, card = load_weights(WEIGHTS, FORMAT)
+    assert sum(tensor.numel() for tensor in tensors.values()) == pytest.approx(1.7e6, rel=0.03)  # as its page says
     assert card["shape_model"] == model[1]["sha256"] and card["licence"].startswith("CC BY-SA 4.0")
     assert "verse008" in model[1]["left_out"] and "verse009" in model[1]["left_out"]
     figures = json.loads(card["validation"])

@@ -16,6 +16,7 @@ from torch import Tensor
 from usx_completion.correction.scene import Scene
 
 CENTIMETRE = 0.1
+SHIFT_MM, TURN_RAD = 3.0, 0.05  # units in which the X-ray's displacement is told
 REACH_MM = 22.0
 FAR_MM = 30.0
 ULTRASOUND_FEATURES = 11
@@ -120,7 +121,7 @@ def see_xray(batch: Batch, poses: Tensor, places: Tensor, correction: Tensor) ->
     depth = (offset * facing).sum(dim=-1)
     first, arm = facing[..., 0, :], (near[..., 0, :] - _middle(batch)[:, None, None] - correction[:, None, None, :2])
     lever = first[..., 1] * arm[..., 0] - first[..., 0] * arm[..., 1]
-    less = -torch.cat([3.0 * first, 0.05 * lever[..., None]], dim=-1) * CENTIMETRE
+    less = -torch.cat([SHIFT_MM * first, TURN_RAD * lever[..., None]], dim=-1) * CENTIMETRE
     # in the level's own posterior and cranial directions, so that its tilt does not matter
     turn = torch.einsum("bki,blij->blkj", axes[:, 1:], poses[..., :3, :3])[..., 1:]
     offset = torch.einsum("blmnk,blkj->blmnj", offset, turn)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from usx_completion.correction.reading import CENTIMETRE
+from usx_completion.correction.reading import CENTIMETRE, SHIFT_MM, TURN_RAD
 
 REACHES = ((0.8, 1.6), (0.5, 1.0), (0.4, 0.8))  # cm, at first, stage by stage: what is farther along hardly counts
 BESIDE = 0.25  # cm
@@ -115,7 +115,7 @@ def suggested_step(equations: list[Equations], places: Tensor, basis: Tensor, sc
 
 def displacement_units(like: Tensor) -> Tensor:
     """(3,) mm, mm, rad: units of the X-ray's displacement."""
-    return like.new_tensor([3.0, 3.0, 0.05])
+    return like.new_tensor([SHIFT_MM, SHIFT_MM, TURN_RAD])
 
 
 def _jacobian(part: Equations, places: Tensor, basis: Tensor) -> Tensor:
