@@ -85,4 +85,4 @@ def _level_shape(model: ShapeModel, index: int, settings: FlexibilitySettings) -
     leftover = np.sqrt(model.residual_sd[index] ** 2 + np.sum(unused**2, axis=0) + truncated)
     correlation = np.concatenate([model.mode_correlation[:count], np.full(3, settings.size_correlation)])
     return LevelShape(LEVELS[index], mean, model.faces, np.ascontiguousarray(columns, dtype=np.float32), correlation,
-                      leftover, np.flatnonzero(model.body))
+                      leftover, np.flatnonzero(model.xray_bodies[index]))

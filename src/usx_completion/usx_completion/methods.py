@@ -16,6 +16,10 @@ from usx_completion.completion import Completion, ShapeModelCompletion
 from usx_completion.placement import usual_step
 from usx_completion.shape_model import ShapeModel, load_shape_model
 
+OUT_OF_MEMORY = "the GPU ran out of memory: on the CPU since"
+NO_MEMORY = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_NOT_INITIALIZED",
+             "CUDNN_STATUS_ALLOC_FAILED", "CUSOLVER_STATUS_ALLOC_FAILED", "CUSOLVER_STATUS_NOT_INITIALIZED")
+
 
 class Method(Protocol):
     """Completes one partial spine at a time; holds no state between calls."""
@@ -25,14 +29,16 @@ class Method(Protocol):
 
 
 class ChosenMethod:
-    """The method of the node's parameters. ``description``: what it is and where it runs.
+    """The method of the node's parameters. ``description``: what it is and where it runs; ``warning``: what the user
+    has to know of it, else empty.
 
     On a GPU that runs out of memory it goes on with the CPU for good: an answer a second late beats none.
     """
 
-    def __init__(self, method: Method, description: str, on_cpu: Callable[[], Method] | None = None) -> None:
+    def __init__(self, method: Method, description: str, on_cpu: Callable[[], Method] | None = None,
+                 warning: str = "") -> None:
         self._method, self._on_cpu = method, on_cpu
-        self.description = description
+        self.description, self.warning = description, warning
 
     def complete(self, points: NDArray, labels: NDArray, sources: NDArray) -> Completion:
         """As `Method.complete`."""
@@ -42,7 +48,7 @@ class ChosenMethod:
             if self._on_cpu is None or not _is_out_of_memory(error):
                 raise
         self._method, self._on_cpu = self._on_cpu(), None
-        self.description += "; the GPU ran out of memory: on the CPU since"
+        self.warning = OUT_OF_MEMORY
         return self._method.complete(points, labels, sources)
 
 
@@ -73,10 +79,16 @@ def _network(values: Mapping[str, Any]) -> ChosenMethod:
     from usx_completion.correction.completion import CorrectionCompletion  # torch takes a second to import
 
     path, device = parameters.weights_path(values), _device(values["device"])
-    settings = parameters.observation_settings(values)
-    method = CorrectionCompletion.load(path, device, settings)
+    method, warning = CorrectionCompletion.load(path, "cpu", parameters.observation_settings(values)), ""
+    if device != "cpu":
+        try:
+            method = method.moved_to(device)
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise UsxError(f"device {device} cannot be used: {error}") from error
+            method, warning = method.moved_to("cpu"), OUT_OF_MEMORY
     chosen = ChosenMethod(method, f"network {path.name} on {device}",
-                          None if device == "cpu" else lambda: CorrectionCompletion.load(path, "cpu", settings))
+                          None if device == "cpu" or warning else lambda: method.moved_to("cpu"), warning)
     model, _ = load_shape_model(parameters.PACKAGED_REAL)
     chosen.complete(*usual_partial(model))  # compiled kernels and the GPU's context are ready before the first spine
     return chosen
@@ -93,6 +105,7 @@ def _device(name: str) -> str:
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:
+    """PyTorch's own error, and what CUDA's libraries say when they get no memory for themselves."""
     import torch
 
-    return isinstance(error, torch.cuda.OutOfMemoryError)
+    return isinstance(error, torch.cuda.OutOfMemoryError) or any(text in str(error) for text in NO_MEMORY)

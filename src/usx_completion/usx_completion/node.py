@@ -46,7 +46,7 @@ class CompletionNode(Node):
             self._complete, "completion", on_error=self._refuse,
             on_drop=lambda _: self._counters.rejected("superseded"))
         self._subscription = self.create_subscription(PointCloud2, "spine/partial", self._on_partial, interface.LATCHED)
-        self._diagnostics.set_state(OK, f"{self._method.description} loaded; waiting for spine/partial")
+        self._tell(OK, f"{self._method.description} loaded; waiting for spine/partial")
 
     def close(self) -> None:
         """Finish the completion under way and stop the worker."""
@@ -67,11 +67,16 @@ class CompletionNode(Node):
         self._completion = completion
         self._publish(completion, message)
         self._latency.add(time.monotonic() - start)
-        self._diagnostics.set_state(OK if completion.levels else WARN, output.describe(completion),
-                                    dropped_points=completion.dropped_points, method=self._method.description)
+        self._tell(OK if completion.levels else WARN, output.describe(completion),
+                   dropped_points=completion.dropped_points, method=self._method.description)
         # last, because _refuse counts what raises above, and what failed may be sent again
         self._answered = name
         self._counters.used()
+
+    def _tell(self, level: bytes, text: str, **facts: object) -> None:
+        """The node's state, with what has to be known of the method."""
+        warning = self._method.warning
+        self._diagnostics.set_state(WARN if warning else level, f"{warning}; {text}" if warning else text, **facts)
 
     def _name_of_new(self, message: PointCloud2) -> str:
         """The same cloud again needs no second answer; another cloud with the same stamp does."""

@@ -85,7 +85,7 @@ def _from_outline(model: ShapeModel, observation: SpineObservation, level: str) 
     plane = observation.plane
     assert plane is not None  # outlines exist only in a plane
     index = LEVELS.index(level)
-    body = model.means[index][model.body]
+    body = model.means[index][model.xray_bodies[index]]
     tilt, position = best_tilt(body, observation.outlines[level], model.tilt_mean[index, 0])
     rotation = plane.axes.T @ rotation_matrix(np.array([tilt, 0.0, 0.0]))
     origin = plane.origin + position @ plane.axes[1:]

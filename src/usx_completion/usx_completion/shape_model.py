@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from safetensors.numpy import save
 from usx_common.errors import UsxError
 from usx_common.levels import LEVELS
 from usx_common.meshes import Mesh
+from usx_completion.simulated_partial import posterior_wall
 from usx_completion.spread import Spread
 
 FORMAT = "usx statistical shape model 2"
@@ -29,6 +31,8 @@ PACKAGED = Path(__file__).parent / "models" / "lumbar_shape_model.safetensors"
 PACKAGED_REAL = PACKAGED.with_name("lumbar_shape_model_real.safetensors")  # CC BY-SA 4.0, see docs/shape-model.md
 REQUIRED_METADATA = ("format", "sha256", "seeds", "count", "generator_version")
 LARGEST_FILE_BYTES = 64 * 2**20
+BEHIND_WALL_MM = 1.0
+BESIDE_BODY_MM = 1.0
 
 
 class BadModel(UsxError):
@@ -59,6 +63,17 @@ class ShapeModel:
     tilt_mean: NDArray[np.float64]
     tilt_sd: NDArray[np.float64]
     spread: Spread = field(default_factory=Spread)
+
+    @cached_property
+    def xray_bodies(self) -> NDArray[np.bool_]:
+        """(L, V) vertices of what a lateral X-ray shows as each level's body: in front of the level's own canal and no
+        wider than the template's body. ``body`` serves all levels, so it takes some of L1's pedicles along."""
+        return np.stack([self._in_front(mean) for mean in self.means])
+
+    def _in_front(self, mean: NDArray) -> NDArray[np.bool_]:
+        widest = np.abs(mean[self.body, 0]).max() + BESIDE_BODY_MM
+        behind = posterior_wall(Mesh(mean, self.faces)).behind(mean)
+        return (behind <= BEHIND_WALL_MM) & (np.abs(mean[:, 0]) <= widest)
 
     @property
     def mode_count(self) -> int:

@@ -232,10 +232,11 @@ def test_the_suggested_step_follows_the_xray_where_the_body_shows(real_model, ex
         poses.append(pose)
     batch = Batch.of([replace(scene, poses=np.stack(poses))])
     places = torch.from_numpy(real_model.means[:, ::4].astype(np.float32))[None]
-    body = torch.from_numpy(np.flatnonzero(real_model.body[::4]))
-    rim, less = reading.see_xray(batch, batch.poses, places, torch.zeros(1, 3))
-    seen = [suggestion.xray_equations(rim[:, :, body], less[:, :, body], torch.ones(places.shape[:3]), places, body,
-                                      torch.tensor(30.0), torch.tensor(1.6))]
+    shown = torch.from_numpy(real_model.xray_bodies[:, ::4])
+    body = suggestion.BodyNodes(torch.arange(places.shape[2]), shown)
+    outlines = reading.see_xray(batch, batch.poses, places, torch.zeros(1, 3))
+    seen = [suggestion.xray_equations(outlines, torch.ones(places.shape[:3]), places, body, torch.tensor(30.0),
+                                      torch.tensor(1.6))]
     found = suggestion.suggested_step(seen, places, torch.zeros(5, 0, places.shape[2], 3), torch.zeros(1, 5, 0),
                                       torch.zeros(1, 3), torch.full((3,), 1e6))  # an X-ray that is known not to move
     step = found.step[0]

@@ -46,7 +46,7 @@ def test_arrays_of_a_pool_are_the_examples_and_nothing_but_an_identity_is_added(
         arrays = dict(data)
     told = json.loads(str(arrays.pop("identity")))
     assert told == {"seed": 7, "first": 0, "count": 1, "presets": ["paper", "realistic"], "source": "real",
-                    "shape_model": load_shape_model(PACKAGED_REAL)[1]["sha256"], "format": "usx example pool 1"}
+                    "shape_model": load_shape_model(PACKAGED_REAL)[1]["sha256"], "format": "usx example pool 2"}
     scene = examples[0].scene
     expected = {"lengths": np.array([len(scene.points)]), "points": scene.points, "labels": scene.labels,
                 **{name: getattr(scene, name)[None] for name in ("outlines", "outline_normals", "shown", "plane",

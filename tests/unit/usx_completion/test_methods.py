@@ -31,12 +31,14 @@ class Answers:
         return Completion({}, {"L1": "asked"})
 
 
-def test_a_gpu_without_memory_is_left_for_the_cpu_once_and_for_all():
-    gpu = Fails(torch.cuda.OutOfMemoryError("CUDA out of memory"))
+@pytest.mark.parametrize("error", [torch.cuda.OutOfMemoryError("CUDA out of memory"),
+                                   RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate")])
+def test_a_gpu_without_memory_is_left_for_the_cpu_once_and_for_all(error):
+    gpu = Fails(error)
     method = ChosenMethod(gpu, "network on cuda", Answers)
     for _ in range(3):
         assert method.complete(*CLOUD).reasons == {"L1": "asked"}
-    assert gpu.asked == 1 and method.description == "network on cuda; the GPU ran out of memory: on the CPU since"
+    assert gpu.asked == 1 and method.warning == "the GPU ran out of memory: on the CPU since"
 
 
 @pytest.mark.parametrize("error, other", [(RuntimeError("another fault"), Answers), (UsxError("bad cloud"), Answers),
@@ -45,7 +47,7 @@ def test_other_errors_are_not_hidden(error, other):
     method = ChosenMethod(Fails(error), "network", other)
     with pytest.raises(type(error)):
         method.complete(*CLOUD)
-    assert method.description == "network"
+    assert method.warning == ""
 
 
 def test_both_methods_complete_the_usual_spine():
@@ -61,3 +63,22 @@ def test_both_methods_complete_the_usual_spine():
 def test_a_gpu_that_is_not_there_is_refused():
     with pytest.raises(UsxError, match="no GPU"):
         make_method({**VALUES, "method": "usx", "device": "cuda"})
+
+
+@pytest.mark.parametrize("error, told", [(torch.cuda.OutOfMemoryError("CUDA out of memory"), None),
+                                         (RuntimeError("no kernel image is available"), "no kernel image")])
+def test_a_gpu_that_is_full_or_broken_from_the_start(monkeypatch, error, told):
+    def moved(self, device):
+        if device == "cuda":
+            raise error
+        return self
+
+    monkeypatch.setattr("usx_completion.methods._device", lambda name: "cuda")
+    monkeypatch.setattr("usx_completion.correction.completion.CorrectionCompletion.moved_to", moved)
+    if told:
+        with pytest.raises(UsxError, match=told):
+            make_method({**VALUES, "method": "usx"})
+        return
+    method = make_method({**VALUES, "method": "usx"})
+    assert "out of memory" in method.warning
+    assert set(method.complete(*usual_partial(load_shape_model(PACKAGED_REAL)[0])).levels) == set(LEVELS)

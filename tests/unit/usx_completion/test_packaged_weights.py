@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from usx_common.levels import LEVELS, SOURCE_XRAY
+from usx_common.levels import LEVELS, SOURCE_XRAY, label_of_level
 from usx_completion.completion import place_mean
 from usx_completion.correction.completion import CorrectionCompletion
 from usx_completion.correction.weights import FORMAT
@@ -16,6 +16,7 @@ from usx_completion.data.partial_spine import partial_spine
 from usx_completion.data.presets import PAPER, SampleSettings
 from usx_completion.data.spine_source import SourceChoice, mean_chain_of
 from usx_completion.metrics import SampledSurface, mean_surface_distances
+from usx_completion.observation import BadPartial
 from usx_completion.shape_model import PACKAGED_REAL, load_shape_model
 from usx_completion.training.weights import load_weights
 
@@ -76,3 +77,50 @@ def test_sigma_tells_where_the_errors_are(model, spine):
     sure = sigma < np.median(sigma)
     assert errors[sure].mean() < 0.75 * errors[~sure].mean()
     assert 0.5 < np.mean(errors <= sigma) < 0.85 and np.mean(errors <= 2.0 * sigma) > 0.85
+
+
+def _without(cloud, rows):
+    return tuple(column[~rows] for column in cloud)
+
+
+def test_a_half_seen_level_is_answered_less_surely_or_left_out_with_a_reason(spine):
+    _, (points, labels, sources) = spine
+    method = CorrectionCompletion.load(WEIGHTS)
+    whole = method.complete(points, labels, sources)
+    own = (sources != SOURCE_XRAY) & (labels == label_of_level("L3"))
+    half = own & (points[:, 0] > np.median(points[own, 0]))
+    left = method.complete(*_without((points, labels, sources), half))
+    hidden = whole.levels["L3"].mesh.vertices[:, 0] > np.median(points[own, 0])
+    assert left.levels["L3"].sigma[hidden].mean() > 1.03 * whole.levels["L3"].sigma[hidden].mean()
+    none = method.complete(*_without((points, labels, sources), own))
+    assert "L3" not in none.levels and "L3" in none.reasons and set(none.levels) == set(LEVELS) - {"L3"}
+
+
+def test_sigma_grows_where_the_xray_is_missing(spine):
+    _, cloud = spine
+    method = CorrectionCompletion.load(WEIGHTS)
+    both, blind = method.complete(*cloud), method.complete(*_without(cloud, cloud[2] == SOURCE_XRAY))
+    body = method.network.shown.numpy()
+    for k, level in enumerate(LEVELS):
+        assert blind.levels[level].sigma[body[k]].mean() > 1.05 * both.levels[level].sigma[body[k]].mean()
+
+
+def test_a_million_points_are_thinned_and_answered(spine):
+    truth, (points, labels, sources) = spine
+    random = np.random.default_rng(3)
+    rows = np.flatnonzero(sources != SOURCE_XRAY)
+    rows = np.concatenate([random.choice(rows, 1_000_000), np.flatnonzero(sources == SOURCE_XRAY)])
+    completion = CorrectionCompletion.load(WEIGHTS).complete(points[rows] + random.normal(0.0, 0.2, (len(rows), 3)),
+                                                             labels[rows], sources[rows])
+    assert list(completion.levels) == list(LEVELS)
+    gaps = [SampledSurface.of(truth[level]).nearest(mine.mesh.vertices)[0].mean()
+            for level, mine in completion.levels.items()]
+    assert np.mean(gaps) < 1.3
+
+
+@pytest.mark.parametrize("points", [np.zeros((0, 3)), np.zeros((1, 3)), np.full((500, 3), np.nan),
+                                    np.linspace(0, 100, 500)[:, None] * [0.0, 0.1, 1.0]],
+                         ids=["empty", "one", "nan", "line"])
+def test_clouds_that_cannot_be_used_are_refused_with_one_reason(points):
+    with pytest.raises(BadPartial):
+        CorrectionCompletion.load(WEIGHTS).complete(points, np.full(len(points), 20), np.zeros(len(points)))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
-from usx_common.errors import UsxError
 from usx_common.levels import LEVELS
 from usx_common.meshes import Mesh, vertex_normals
 from usx_common.transforms import apply
@@ -17,10 +18,12 @@ from usx_completion.contact import fit_joints
 from usx_completion.correction.calibration import scale_of
 from usx_completion.correction.network import CorrectionNetwork, State
 from usx_completion.correction.reading import Batch
-from usx_completion.correction.scene import Scene, make_scene
+from usx_completion.correction.scene import NothingPlaced, Scene, make_scene
 from usx_completion.correction.weights import load_network
 from usx_completion.observation import ObservationSettings, observe
 from usx_completion.shape_model import PACKAGED_REAL, ShapeModel, load_shape_model
+
+SUPPORT_MM, SMALLEST_SUPPORT = 4.0, 30
 
 
 class CorrectionCompletion:
@@ -39,6 +42,10 @@ class CorrectionCompletion:
         network, card = load_network(path, model, metadata["sha256"])
         return CorrectionCompletion(network, model, scale_of(card), device, settings)
 
+    def moved_to(self, device: str) -> CorrectionCompletion:
+        """The same on another device. Its weights leave the one they are on."""
+        return CorrectionCompletion(self.network, self._model, self._scale, device, self._settings)
+
     def complete(self, points: NDArray, labels: NDArray, sources: NDArray) -> Completion:
         """Complete vertebrae of a partial spine: ``points`` (N, 3) mm, frame spine; ``labels``, ``sources`` (N,).
 
@@ -47,16 +54,17 @@ class CorrectionCompletion:
         observation = observe(points, labels, sources, self._settings)
         try:
             scene, reasons = make_scene(self._model, observation, self._settings.smallest_level)
-        except UsxError as error:
-            return Completion({}, {**observation.reasons, **dict.fromkeys(LEVELS, str(error))}, observation.dropped)
+        except NothingPlaced as error:
+            return Completion({}, {**observation.reasons, **error.reasons}, observation.dropped)
         local, poses, sigma, shift = self._answer(scene)
         normals = np.stack([vertex_normals(Mesh(shape, self._model.faces)) for shape in local])
         for run in _neighbours(scene.placed):  # a level that is not answered must not dent those that are
             local[run], _ = fit_joints(local[run], normals[run], poses[run])
         levels = {level: CompletedLevel(Mesh(apply(poses[k], local[k]), self._model.faces), sigma[k], poses[k])
                   for k, level in enumerate(LEVELS) if scene.placed[k]}
-        return Completion(levels, {level: reason for level, reason in {**observation.reasons, **reasons}.items()
-                                   if level not in levels}, observation.dropped, shift)
+        reasons = {**observation.reasons, **reasons, **_unsupported(levels, observation.points)}
+        return Completion({level: answer for level, answer in levels.items() if level not in reasons}, reasons,
+                          observation.dropped, shift)
 
     def _answer(self, scene: Scene) -> tuple[NDArray, NDArray, NDArray, NDArray]:
         """(L, V, 3) local vertices, (L, 4, 4) poses, (L, V) sigma, mm, and (3,) the X-ray's correction: mm, mm, rad."""
@@ -66,6 +74,17 @@ class CorrectionCompletion:
             poses = _rigid(state.poses[0].double().cpu().numpy())
             sigma = self._scale * torch.exp(state.log_sigma[0]).double().cpu().numpy()
         return local, poses, sigma, state.xray[0].double().cpu().numpy()
+
+
+def _unsupported(levels: Mapping[str, CompletedLevel], points: NDArray) -> dict[str, str]:
+    """Why an answer is not given: hardly any ultrasound point lies on it."""
+    reasons = {}
+    for level, answer in levels.items():
+        gaps, _ = cKDTree(answer.mesh.vertices).query(points, distance_upper_bound=SUPPORT_MM)
+        count = int(np.isfinite(gaps).sum())
+        if count < SMALLEST_SUPPORT:
+            reasons[level] = f"only {count} ultrasound points are within {SUPPORT_MM:g} mm of the answer"
+    return reasons
 
 
 def _neighbours(placed: NDArray) -> list[slice]:

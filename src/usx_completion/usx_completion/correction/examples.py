@@ -60,8 +60,8 @@ def displacement(model: ShapeModel, observation: SpineObservation, vertices: NDA
     """(L, 2) mm in the X-ray's plane from the middle of each outline to the middle of the true body's silhouette."""
     assert observation.plane is not None
     result = np.zeros((len(LEVELS), 2), np.float32)
-    for index, level in enumerate(LEVELS):
-        flat = observation.plane.flatten(vertices[index][model.body])
+    for index, (level, body) in enumerate(zip(LEVELS, model.xray_bodies, strict=True)):
+        flat = observation.plane.flatten(vertices[index][body])
         rim, seen = flat[silhouette(flat)], observation.outlines[level].points
         result[index] = 0.5 * (rim.min(axis=0) + rim.max(axis=0) - seen.min(axis=0) - seen.max(axis=0))
     return result

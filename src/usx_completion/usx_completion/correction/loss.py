@@ -5,19 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from usx_completion.correction.network import CorrectionNetwork, State
 from usx_completion.correction.reading import Batch, corrected_outlines
 
+FAR_MM = 5.0  # what is lost counts no more than in proportion
+
 
 @dataclass(frozen=True)
 class LossSettings:
-    """Weights of mm. ``stages``: of the stages, first to last."""
+    """Weights of mm; ``far`` of mm^2, which asks for the mean where a surface cannot be known, as squared metrics do.
+    ``stages``: of the stages, first to last."""
 
     along_normal: float = 1.0
+    far: float = 0.2
     place: float = 0.3
-    sigma: float = 0.05
+    sigma: float = 0.2
     xray: float = 0.05
     smooth: float = 0.3
     stages: tuple[float, ...] = (0.3, 0.6, 1.0)
@@ -37,11 +41,12 @@ def correction_loss(network: CorrectionNetwork, batch: Batch, states: list[State
         error = network.vertices(state) - truth
         along = (error * normals).sum(dim=-1)
         normal, place = along.abs().mean(), error.norm(dim=-1).mean()
+        far = nn.functional.huber_loss(along, torch.zeros_like(along), delta=FAR_MM)
         bend = _bend(network, state)
         sigma = _likelihood(along.detach(), state.log_sigma)
         xray = _displacement(batch, state, displaced)
-        total = total + weight * (settings.along_normal * normal + settings.place * place + settings.smooth * bend
-                                  + settings.sigma * sigma + settings.xray * xray)
+        total = total + weight * (settings.along_normal * normal + settings.place * place + settings.far * far
+                                  + settings.smooth * bend + settings.sigma * sigma + settings.xray * xray)
         parts = {"normal": normal, "place": place, "sigma": sigma, "xray": xray, "smooth": bend}
     return {"total": total, **parts}
 

@@ -20,7 +20,7 @@ by the presets paper and realistic in turn, with the poses where the prior start
 hundred spines. The same options and seed give the same files, whatever --jobs. A stopped run goes on where it was;
 a folder that was made with other options is refused."""
 EXAMPLES = """examples:
-  make_pool --out out/pool --spines 6000                 23 MB a hundred spines
+  make_pool --out out/pool --spines 4000                 23 MB a hundred spines
   train --config usx --data out/pool --out out/usx       what it is for
 """
 VALIDATION_SEED_STEP = 1  # other people than those trained on
@@ -31,7 +31,7 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser("make_pool", description=DESCRIPTION, epilog=EXAMPLES,
                                 formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of train/ and val/")
-    p.add_argument("--spines", type=int, default=6000, help="spines to train on (6000)")
+    p.add_argument("--spines", type=int, default=4000, help="spines to train on (4000)")
     p.add_argument("--validation", type=int, default=60, help="spines to validate on, of another seed (60)")
     p.add_argument("--seed", type=int, default=100, help="which people; the next seed is for validation (100)")
     p.add_argument("--jobs", type=int, default=2, help="processes (2)")

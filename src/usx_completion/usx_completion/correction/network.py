@@ -23,6 +23,7 @@ from usx_completion.correction.suggestion import (
     REACHES,
     ULTRASOUND_DATA,
     XRAY_DATA,
+    BodyNodes,
     Equations,
     Suggestion,
     displacement_units,
@@ -95,7 +96,7 @@ class CorrectionNetwork(nn.Module):
     mode_sd: Tensor
     faces: Tensor
     edges: Tensor
-    body: Tensor
+    shown: Tensor
 
     def __init__(self, model: ShapeModel, settings: NetworkSettings | None = None) -> None:
         super().__init__()
@@ -105,7 +106,7 @@ class CorrectionNetwork(nn.Module):
         normals = np.stack([vertex_normals(Mesh(mean, model.faces)) for mean in model.means])
         self._keep(means=model.means, normals=normals, modes=model.modes[:count], mode_sd=model.mode_sd[:, :count])
         self.register_buffer("faces", torch.from_numpy(model.faces.astype(np.int64)), persistent=False)
-        self.register_buffer("body", torch.from_numpy(model.body.copy()), persistent=False)
+        self.register_buffer("shown", torch.from_numpy(model.xray_bodies.copy()), persistent=False)
         self.register_buffer("edges", torch.from_numpy(_edges(model.faces)), persistent=False)
         self.stages = nn.ModuleList(
             Stage(self, choose_nodes(model, stage.nodes, stage.tokens), stage, REACHES[min(k, len(REACHES) - 1)])
@@ -162,6 +163,7 @@ class Stage(nn.Module):
     token_weights: Tensor
     share: Tensor
     body: Tensor
+    shown: Tensor
     basis: Tensor
 
     def __init__(self, network: CorrectionNetwork, nodes: NodeSet, settings: StageSettings,
@@ -172,7 +174,10 @@ class Stage(nn.Module):
         self._coarse = np.linspace(0, settings.nodes - 1, min(COARSE, settings.nodes)).astype(np.int64)
         for name in ("vertices", "cluster", "spread_rows", "spread_weights", "token_rows", "token_weights"):
             self.register_buffer(name, torch.from_numpy(getattr(nodes, name)), persistent=False)
-        self.register_buffer("body", torch.nonzero(network.body[self.vertices])[:, 0], persistent=False)
+        shown = network.shown[:, self.vertices]
+        body = torch.nonzero(shown.any(dim=0))[:, 0]
+        self.register_buffer("body", body, persistent=False)
+        self.register_buffer("shown", shown[:, body], persistent=False)
         scaled = network.mode_sd[:, :, None, None] * network.modes[None, :, self.vertices]
         self.register_buffer("basis", scaled, persistent=False)
         share = torch.zeros(settings.tokens, settings.nodes)
@@ -232,8 +237,8 @@ class Stage(nn.Module):
         believed = 2.0 * torch.sigmoid(self.belief(features))
         data, reach = self.data.exp(), self.reach.exp()
         equations = [ultrasound_equations(near, believed[..., 0], normals, data[0], reach[0]),
-                     xray_equations(rim[:, :, self.body], shared[:, :, self.body], believed[..., 1], places, self.body,
-                                    data[1], reach[1])]
+                     xray_equations((rim, shared), believed[..., 1], places, BodyNodes(self.body, self.shown), data[1],
+                                    reach[1])]
         suggested = suggested_step(equations, places, self.basis, state.scores, state.xray, self.stillness.exp())
         told_of_xray = suggested.xray[:, None].expand(-1, places.shape[1], -1)
         hint = torch.cat([suggested.step, suggested.shares, told_of_xray], dim=-1)

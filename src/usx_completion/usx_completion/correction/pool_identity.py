@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from usx_common.errors import UsxError
 
-FORMAT = "usx example pool 1"
+FORMAT = "usx example pool 2"  # 2: bodies of the X-ray end at each level's own canal
 NAME = "identity"  # of the array
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,14 @@ from usx_completion.outline import BINS, Outline, XrayPlane
 from usx_completion.shape_model import ShapeModel
 
 MOST_POINTS = 4500
+
+
+class NothingPlaced(UsxError):
+    """No level can be placed; ``reasons``: level -> sentence."""
+
+    def __init__(self, reasons: Mapping[str, str]) -> None:
+        super().__init__("; ".join(sorted(set(reasons.values()))) or "no level could be placed")
+        self.reasons = dict(reasons)
 
 
 @dataclass(frozen=True)
@@ -43,11 +52,11 @@ def make_scene(model: ShapeModel, observation: SpineObservation, smallest_level:
 
     ``smallest_level``: points that a level must have.
 
-    Raises UsxError when no level can be placed.
+    Raises NothingPlaced when no level can be placed.
     """
     placement = starting_poses(model, observation, smallest_level)
     if not placement.poses:
-        raise UsxError("; ".join(sorted(set(placement.reasons.values()))) or "no level could be placed")
+        raise NothingPlaced(placement.reasons)
     outlines = np.zeros((len(LEVELS), BINS, 2), np.float32)
     normals = np.zeros_like(outlines)
     shown = np.zeros(len(LEVELS), bool)

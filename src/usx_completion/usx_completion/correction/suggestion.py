@@ -56,27 +56,39 @@ def ultrasound_equations(near: Tensor, believed: Tensor, normals: Tensor, data: 
     return Equations(normals.expand(*along.shape, 3), along, weight, data)
 
 
-def xray_equations(outline: Tensor, shared: Tensor, believed: Tensor, places: Tensor, body: Tensor, data: Tensor,
+@dataclass(frozen=True)
+class BodyNodes:
+    """Nodes of vertebral bodies: ``rows`` (N,) of a stage's nodes, ``shown`` (L, N) on which levels they are part of
+    what the X-ray shows."""
+
+    rows: Tensor
+    shown: Tensor
+
+
+def xray_equations(seen: tuple[Tensor, Tensor], believed: Tensor, places: Tensor, body: BodyNodes, data: Tensor,
                    reach: Tensor) -> Equations:
-    """From the features (B, L, N, 11) and ``shared`` (B, L, N, 3) of `reading.see_xray` at the nodes ``body`` (N,) of
-    the body; ``believed`` (B, L, M) and ``places`` (B, L, M, 3) of all nodes; ``reach`` () cm."""
+    """From what is ``seen`` of all nodes by `reading.see_xray`, features (B, L, M, 11) and shares (B, L, M, 3);
+    ``believed`` (B, L, M) and ``places`` (B, L, M, 3); ``reach`` () cm."""
+    outline, shared = (part[:, :, body.rows] for part in seen)
     facing = torch.nn.functional.pad(outline[..., 4:6], (1, 0))
     gap = outline[..., :2].norm(dim=-1)
-    rim = rim_of_body(places[:, :, body])
-    weight = believed[:, :, body] * rim * outline[..., 10] * torch.exp(-(gap / reach).square())
-    return Equations(facing, outline[..., 8], weight, data, body, shared)
+    rim = rim_of_body(places[:, :, body.rows], body.shown)
+    weight = believed[:, :, body.rows] * rim * outline[..., 10] * torch.exp(-(gap / reach).square())
+    return Equations(facing, outline[..., 8], weight, data, body.rows, shared)
 
 
-def rim_of_body(places: Tensor) -> Tensor:
-    """(B, L, N) 1 for nodes of the body (B, L, N, 3) that lie outermost, seen from the side, in one of 36 directions;
-    else 0."""
-    flat = places[..., 1:]
-    offset = flat - 0.5 * (flat.amin(dim=2, keepdim=True) + flat.amax(dim=2, keepdim=True))
-    radius = offset.norm(dim=-1)
+def rim_of_body(places: Tensor, shown: Tensor) -> Tensor:
+    """(B, L, N) 1 for places (B, L, N, 3) that lie outermost, seen from the side, in one of 36 directions, among those
+    that are ``shown`` (L, N); else 0."""
+    flat, hidden = places[..., 1:], ~shown[..., None]
+    low = flat.masked_fill(hidden, torch.inf).amin(dim=2, keepdim=True)
+    high = flat.masked_fill(hidden, -torch.inf).amax(dim=2, keepdim=True)
+    offset = flat - 0.5 * (low + high)
+    radius = offset.norm(dim=-1) * shown
     turns = torch.atan2(offset[..., 1], offset[..., 0]) / (2.0 * torch.pi) + 0.5
     bins = (turns * RIM_BINS).long().clamp(max=RIM_BINS - 1)
     most = radius.new_zeros(*radius.shape[:2], RIM_BINS).scatter_reduce(2, bins, radius, "amax")
-    return (radius > torch.gather(most, 2, bins) - RIM_MM).float()
+    return (radius > torch.gather(most, 2, bins) - RIM_MM).float() * shown
 
 
 def suggested_step(equations: list[Equations], places: Tensor, basis: Tensor, scores: Tensor, xray: Tensor,

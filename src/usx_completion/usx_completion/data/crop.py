@@ -75,7 +75,7 @@ def observed_rows(seen: SeenPoints, bodies: Mapping[str, XrayBody], chain: MeanC
         boxes = placed_boxes(seen, bodies, chain, settings, random)
         return {level: box.holds(seen.points) for level, box in boxes.items()}
     placed = placed_means(seen, bodies, chain, settings.jitter_mm, random)
-    arches = [placed[level][~chain.body][::2] for level in LEVELS]
+    arches = [placed[level][~body][::2] for level, body in zip(LEVELS, chain.bodies, strict=True)]
     tree = cKDTree(np.concatenate(arches))
     numbers = np.r_[np.repeat(np.arange(len(LEVELS)), [len(arch) for arch in arches]), -1]
     _, nearest = tree.query(meet_points(tree, seen.points), distance_upper_bound=settings.reach_mm)

@@ -19,11 +19,12 @@ from usx_completion.shape_model import ShapeModel
 
 @dataclass(frozen=True)
 class MeanChain:
-    """The usual spine: ``means`` level vertices (L, V, 3) mm with the ``body`` mask (V,), and ``tilts`` (L,): rotation
+    """The usual spine: ``means`` level vertices (L, V, 3) mm with the masks ``bodies`` (L, V)
+    of what the X-ray shows, and ``tilts`` (L,): rotation
     of each level about x relative to the line through its neighbours' bodies, rad."""
 
     means: NDArray[np.float64]
-    body: NDArray[np.bool_]
+    bodies: NDArray[np.bool_]
     tilts: NDArray[np.float64]
 
     @classmethod
@@ -34,7 +35,8 @@ class MeanChain:
         for step in model.step_mean:
             chain.append(chain[-1] @ make_transform(rotation_matrix(step[:3]), step[3:]))
         about_x = np.array([np.arctan2(matrix[2, 1], matrix[1, 1]) for matrix in chain])
-        return cls(model.means, model.body, about_x - chain_angles(np.stack([matrix[:3, 3] for matrix in chain])))
+        centres = np.stack([matrix[:3, 3] for matrix in chain])
+        return cls(model.means, model.xray_bodies, about_x - chain_angles(centres))
 
 
 def chain_angles(centres: NDArray) -> NDArray[np.float64]:
@@ -52,7 +54,7 @@ def placed_means(seen: SeenPoints, bodies: Mapping[str, XrayBody], chain: MeanCh
     placed = {}
     for index, level in enumerate(LEVELS):
         turned = chain.means[index] @ rotation_matrix(np.array([tilts[index], 0.0, 0.0])).T
-        body = turned[chain.body]
+        body = turned[chain.bodies[index]]
         offset = centres[index] - 0.5 * (body.min(axis=0) + body.max(axis=0))
         offset[0] = _middle(seen.points, centres[index])
         placed[level] = turned + offset + np.asarray(jitter_mm) * random.standard_normal(3)

@@ -10,7 +10,8 @@ from usx_common.errors import UsxError
 from usx_common.levels import LEVELS
 from usx_common.meshes import Mesh
 from usx_completion.data.layout import UNKNOWN_LICENCE
-from usx_completion.data.spine_sample import SpineSample, body_masks, change_posture
+from usx_completion.data.spine_sample import SpineSample, change_posture
+from usx_completion.xray_body import body_masks
 from usx_phantom.body_frames import body_frames
 from usx_phantom.mesh_import import read_spine
 from usx_phantom.posture import PostureSpread

@@ -31,6 +31,7 @@ class ModelSpines:
                  settings: SamplerSettings | None = None) -> None:
         model, metadata = load_shape_model(path)
         self._sampler = make_sampler(model, settings)
+        self._bodies = dict(zip(LEVELS, model.xray_bodies, strict=True))
         self._hash = metadata["sha256"]
         self._licence = metadata.get("licence") or UNKNOWN_LICENCE
         self._prefix = NAMES.get(path) or f"model{self._hash[:8]}"
@@ -65,7 +66,7 @@ class ModelSpines:
         """The spine of a number."""
         spine = sample_model_spine(self._sampler, self._first + index // self._deformations)
         sample = SpineSample(spine.meshes, spine.vertebra_to_patient, self.subject(index),
-                             dict.fromkeys(LEVELS, self.model.body), corresponding=True)
+                             self._bodies, corresponding=True)
         deformation = index % self._deformations
         if deformation == 0:
             return sample

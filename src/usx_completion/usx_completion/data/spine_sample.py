@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from usx_common.levels import LEVELS
 from usx_common.meshes import Mesh
 from usx_common.transforms import Matrix, make_transform
-from usx_completion.simulated_partial import posterior_wall
 from usx_phantom.posture import PostureSpread, random_change
 from usx_phantom.spine_chain import SpineChain
 
@@ -49,10 +48,3 @@ def centred(sample: SpineSample) -> SpineSample:
     middle = np.concatenate([mesh.vertices for mesh in sample.meshes.values()]).mean(axis=0)
     return sample.moved(dict.fromkeys(LEVELS, make_transform(np.eye(3), -middle)))
 
-
-def body_masks(meshes: Mapping[str, Mesh]) -> dict[str, NDArray[np.bool_]]:
-    """Level -> (V,) mask of the vertebral body: what lies in front of the vertebral canal.
-
-    Raises UsxError when a mesh shows no canal.
-    """
-    return {level: posterior_wall(mesh).behind(mesh.vertices) <= 1.0 for level, mesh in meshes.items()}
