@@ -6,20 +6,19 @@ from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
 from usx_common.levels import LEVELS, label_of_level
 from usx_common.meshes import Mesh, vertex_normals
 from usx_common.transforms import Matrix, apply, invert, make_transform
 from usx_completion.observation import SpineObservation
 from usx_completion.placement import Placement, place, usual_step
+from usx_completion.point_to_plane import onto_points
 from usx_completion.rigid import rotation_matrix
 from usx_completion.shape_model import ShapeModel
 
 FACING_BACK = 0.3  # y of a normal that ultrasound can meet
 SCALES_MM = (15.0, 12.0, 10.0, 8.0, 6.0, 5.0, 4.0, 4.0)
 CLOSE_MM = (8.0, 6.0, 5.0, 4.0)
-TURN_SD_RAD, MOVE_SD_MM = 0.1, 5.0  # how far a level is from its usual tilt, and from the first guess
 LOOSE_MM = 6.0  # by how much a level's place may differ from that of the spine as a whole
 
 
@@ -47,7 +46,8 @@ def _onto_arches(model: ShapeModel, observation: SpineObservation, placed: Place
     for level, pose in placed.poses.items():
         if labelled[level] >= smallest:
             points = observation.points[observation.labels == label_of_level(level)]
-            poses[level] = _fit(*_seen_side(model, LEVELS.index(level), pose), points, np.eye(4), CLOSE_MM) @ pose
+            side = _seen_side(model, LEVELS.index(level), pose)
+            poses[level] = onto_points(*side, points, np.eye(4), CLOSE_MM) @ pose
     return Placement(poses, placed.reasons)
 
 
@@ -63,7 +63,7 @@ def _by_own_points(model: ShapeModel, seen: Mapping[int, NDArray]) -> dict[int, 
     poses = {}
     for index, points in seen.items():
         start = common + np.clip(gaps[index] - common, -LOOSE_MM, LOOSE_MM)
-        motion = _fit(*sides[index], points, make_transform(np.eye(3), start))
+        motion = onto_points(*sides[index], points, make_transform(np.eye(3), start), SCALES_MM)
         poses[index] = motion @ chain[index]
     return poses
 
@@ -84,28 +84,6 @@ def _seen_side(model: ShapeModel, index: int, pose: Matrix) -> tuple[NDArray, ND
     normals = vertex_normals(Mesh(mean, model.faces))
     behind = (normals[:, 1] > FACING_BACK) & ~model.body
     return mean[behind], normals[behind]
-
-
-def _fit(places: NDArray, directions: NDArray, points: NDArray, motion: Matrix,
-         scales: tuple[float, ...] = SCALES_MM) -> Matrix:
-    """Robust point-to-plane motion of the places onto the points, held near where it begins."""
-    tree, middle = cKDTree(places), places.mean(axis=0)
-    turned, moved = np.zeros(3), np.zeros(3)
-    for scale in scales:
-        local = apply(invert(motion), points)
-        gap, nearest = tree.query(local)
-        normal = directions[nearest]
-        depth = np.einsum("ni,ni->n", local - places[nearest], normal)
-        weight = 1.0 / (1.0 + (gap / scale) ** 2)
-        jacobian = np.concatenate([np.cross(places[nearest] - middle, normal), normal], axis=1)
-        share = 60.0 / max(weight.sum(), 1.0)  # points of one surface share their error
-        prior = np.r_[np.full(3, 1.0 / TURN_SD_RAD**2), np.full(3, 1.0 / MOVE_SD_MM**2)]
-        system = share * jacobian.T @ (weight[:, None] * jacobian) + np.diag(prior)
-        step = np.linalg.solve(system, share * jacobian.T @ (weight * depth) - prior * np.r_[turned, moved])
-        turned, moved = turned + step[:3], moved + step[3:]
-        about = make_transform(np.eye(3), middle)
-        motion = motion @ about @ make_transform(rotation_matrix(step[:3]), step[3:]) @ invert(about)
-    return motion
 
 
 def _middle(points: NDArray) -> NDArray[np.float64]:

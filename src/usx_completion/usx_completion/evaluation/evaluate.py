@@ -16,12 +16,13 @@ from usx_common.errors import UsxError
 from usx_completion.evaluation.datasets import DatasetPlan, Wanted, plan_datasets
 from usx_completion.evaluation.methods import FACTORIES, MethodOptions, chosen_names, open_methods
 from usx_completion.evaluation.perturb import CONDITIONS, QUICK_CONDITIONS
+from usx_completion.evaluation.pose_floor import FloorRow
 from usx_completion.evaluation.report import Report, write_report
 from usx_completion.evaluation.running import Job, Work, run_jobs
 from usx_completion.evaluation.scoring import VertebraRow
 from usx_completion.evaluation.settings import PACKAGED_SETTINGS, EvaluationSettings, read_settings
 from usx_completion.evaluation.shape_spread import SpreadRow
-from usx_completion.evaluation.tables import spread_tables, terminal_tables
+from usx_completion.evaluation.tables import terminal_tables, yardsticks
 from usx_completion.shape_model import PACKAGED_REAL
 
 DESCRIPTION = """Measure how well methods complete vertebrae, on spines that no model has learned from: spines of the
@@ -70,11 +71,13 @@ def parser() -> argparse.ArgumentParser:
 
 @dataclass
 class Collected:
-    """What the jobs gave: rows as they are, rows by condition, spread of the true shapes, notes on failed spines."""
+    """What the jobs gave: rows as they are, rows by condition, spread of the true shapes, cost of the
+    examination's own errors, notes on failed spines."""
 
     rows: list[VertebraRow] = field(default_factory=list)
     robustness: dict[str, list[VertebraRow]] = field(default_factory=dict)
     spread: list[SpreadRow] = field(default_factory=list)
+    floor: list[FloorRow] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
@@ -105,6 +108,7 @@ def collect(work: Work, console: Console | None) -> Collected:
             else:
                 found.rows.extend(result.rows)
             found.spread.extend(result.spread)
+            found.floor.extend(result.floor)
             if result.reason:
                 found.notes.append(f"{work.plans[job.dataset].name}, spine {job.case} is left out: {result.reason}")
             progress.update(task, advance=1, description=job.condition or work.plans[job.dataset].name)
@@ -139,9 +143,11 @@ def evaluate(options: argparse.Namespace, console: Console) -> None:
         console.print(note, highlight=False, markup=False)
     if not found.rows:
         raise UsxError("no spine could be examined: " + found.notes[0])
-    report = Report(found.rows, found.robustness, found.spread, [*notes, *dict.fromkeys(found.notes)], reference)
+    report = Report(found.rows, found.robustness, found.spread, found.floor, [*notes, *dict.fromkeys(found.notes)],
+                    reference)
     summary = write_report(options.out, report, work)
-    for table in [*terminal_tables(summary), *spread_tables(found.spread)]:
+    small = [yardstick.table() for yardstick in yardsticks(found.spread, found.floor)]
+    for table in [*terminal_tables(summary), *small]:
         console.print(table)
     console.print(f"{options.out / 'table.md'}: all of it ({time.monotonic() - began:.0f} s)", highlight=False)
 

@@ -11,11 +11,12 @@ import numpy as np
 
 from usx_completion.evaluation import pictures, robustness, significance
 from usx_completion.evaluation.methods import shape_of
+from usx_completion.evaluation.pose_floor import FloorRow
 from usx_completion.evaluation.running import Evaluator, Job, Work
 from usx_completion.evaluation.scoring import METRICS, VertebraRow, answer
 from usx_completion.evaluation.shape_spread import SpreadRow
 from usx_completion.evaluation.summary import TABLE_COLUMNS, SummaryRow, best_method, by_level, summarise, write_csv
-from usx_completion.evaluation.tables import level_table, main_table, robustness_table, significance_table, spread_lines
+from usx_completion.evaluation.tables import level_table, main_table, robustness_table, significance_table, yardsticks
 
 VERTEBRA_COLUMNS = ("dataset", "case", "subject", "deformation", "level", "method", "part", "unit_mm", *METRICS, "note")
 LEVEL_COLUMNS = ("dataset", "method", "level", "n", *METRICS)
@@ -28,12 +29,13 @@ them. All metrics: significance.csv."""
 
 @dataclass(frozen=True)
 class Report:
-    """What was measured: rows, rows by robustness condition, spread of the true shapes, notes on what was left out, the
-    reference method ("": each dataset's best)."""
+    """What was measured: rows, rows by robustness condition, spread of the true shapes, cost of the examination's own
+    errors, notes on what was left out, the reference method ("": each dataset's best)."""
 
     rows: Sequence[VertebraRow]
     robustness: Mapping[str, Sequence[VertebraRow]]
     spread: Sequence[SpreadRow]
+    floor: Sequence[FloorRow]
     notes: Sequence[str]
     reference: str
 
@@ -59,8 +61,8 @@ def write_report(out: Path, report: Report, work: Work) -> list[SummaryRow]:
             *(f"* {note}" for note in report.notes), "", "![errors](table.png)", "", "## By level", "",
             *level_table(levels), "", "## Differences", "", INDEPENDENCE.format(people=people or "few"), "",
             *significance_table(comparisons), ""]
-    if report.spread:
-        text += ["## Spread of the synthetic test spines", "", *spread_lines(report.spread), ""]
+    for yardstick in yardsticks(report.spread, report.floor):
+        text += yardstick.markdown()
     if shown:
         text += ["## Best and worst", "", "![best and worst](cases.png)", ""]
     if points:

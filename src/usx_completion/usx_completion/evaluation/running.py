@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing import get_context
 from typing import Any
 
@@ -15,6 +15,7 @@ from usx_completion.evaluation.case import Case
 from usx_completion.evaluation.datasets import CaseSource, DatasetPlan
 from usx_completion.evaluation.methods import Method, MethodOptions, open_methods
 from usx_completion.evaluation.perturb import CONDITIONS, perturbed
+from usx_completion.evaluation.pose_floor import FloorRow, floor_of
 from usx_completion.evaluation.scoring import VertebraRow, score, true_surfaces
 from usx_completion.evaluation.shape_spread import SpreadRow, spread_of
 
@@ -31,12 +32,13 @@ class Job:
 
 @dataclass(frozen=True)
 class JobResult:
-    """Rows of a job, and how its true shapes spread (where vertices correspond); ``reason``: why the spine could not be
-    examined, else empty."""
+    """Rows of a job, how its true shapes spread (where vertices correspond), and what the examination's own errors
+    cost; ``reason``: why the spine could not be examined, else empty."""
 
     job: Job
     rows: list[VertebraRow]
-    spread: list[SpreadRow]
+    spread: list[SpreadRow] = field(default_factory=list)
+    floor: list[FloorRow] = field(default_factory=list)
     reason: str = ""
 
 
@@ -62,11 +64,11 @@ class Evaluator:
         except UsxError as error:
             if self._plans[job.dataset].settings is None:
                 raise UsxError(str(error)) from error  # of a kind that comes through between processes
-            return JobResult(job, [], [], str(error))
+            return JobResult(job, [], reason=str(error))
         worse = perturbed(case, CONDITIONS[job.condition]) if job.condition else case
         surfaces = true_surfaces(worse)
         rows = [row for method in self.methods for row in score(worse, method, surfaces, emd=not job.condition)]
-        return JobResult(job, rows, [] if job.condition else spread_of(case))
+        return JobResult(job, rows) if job.condition else JobResult(job, rows, spread_of(case), floor_of(case))
 
 
 _evaluator: Evaluator | None = None

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from rich.table import Table
 
 from usx_common.levels import LEVELS
+from usx_completion.evaluation.pose_floor import FloorRow, floor_table
 from usx_completion.evaluation.robustness import CurvePoint
 from usx_completion.evaluation.shape_spread import SpreadRow, spread_table
 from usx_completion.evaluation.significance import Comparison
@@ -59,24 +61,40 @@ def terminal_tables(rows: Sequence[SummaryRow]) -> list[Table]:
 
 
 SPREAD_COLUMNS = ("distance along the normal, mm", *LEVELS, "mean")
+FLOOR_COLUMNS = ("ASSD, mm", "n", "arch", "body", "whole")
 
 
-def spread_tables(rows: Sequence[SpreadRow]) -> list[Table]:
-    """The table of how far the synthetic test spines are from the mean, or nothing without such spines."""
-    if not rows:
-        return []
-    table = Table(title="spread of the synthetic test spines", title_justify="left")
-    for index, name in enumerate(SPREAD_COLUMNS):
-        table.add_column(name, justify="right" if index else "left", no_wrap=True)
-    for line in spread_table(rows):
-        table.add_row(*line)
-    return [table]
+@dataclass(frozen=True)
+class Yardstick:
+    """A small table."""
+
+    title: str
+    columns: Sequence[str]
+    lines: Sequence[Sequence[str]]
+
+    def table(self) -> Table:
+        """For a terminal."""
+        table = Table(title=self.title, title_justify="left")
+        for index, name in enumerate(self.columns):
+            table.add_column(name, justify="right" if index else "left", no_wrap=True)
+        for line in self.lines:
+            table.add_row(*line)
+        return table
+
+    def markdown(self) -> list[str]:
+        """With its title."""
+        rows = (self.columns, ["---"] * len(self.columns), *self.lines)
+        return [f"## {self.title[0].upper()}{self.title[1:]}", "", *("| " + " | ".join(row) + " |" for row in rows), ""]
 
 
-def spread_lines(rows: Sequence[SpreadRow]) -> list[str]:
-    """The same in markdown."""
-    return ["| " + " | ".join(line) + " |" for line in (SPREAD_COLUMNS, ["---"] * len(SPREAD_COLUMNS),
-                                                        *spread_table(rows))]
+def yardsticks(spread: Sequence[SpreadRow], floor: Sequence[FloorRow]) -> list[Yardstick]:
+    """What the figures are to be read beside: how far the synthetic test spines are from the mean, and what the
+    examination's own errors cost; those that there is something to say of."""
+    found = [
+        Yardstick("spread of the synthetic test spines", SPREAD_COLUMNS, spread_table(spread) if spread else []),
+        Yardstick("true bones moved rigidly onto what ultrasound shows of them", FLOOR_COLUMNS, floor_table(floor)),
+    ]
+    return [yardstick for yardstick in found if yardstick.lines]
 
 
 def main_table(rows: Sequence[SummaryRow]) -> list[str]:
