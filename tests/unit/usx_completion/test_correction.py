@@ -16,7 +16,7 @@ from usx_common.transforms import make_transform
 from usx_completion.correction import calibration, reading, suggestion
 from usx_completion.correction.augment import AugmentSettings, augmented
 from usx_completion.correction.completion import CorrectionCompletion
-from usx_completion.correction.learner import CorrectionConfiguration, CorrectionLearner
+from usx_completion.correction.learner import CorrectionConfiguration, CorrectionLearner, DataSettings
 from usx_completion.correction.loss import LossSettings, correction_loss, true_normals
 from usx_completion.correction.network import CorrectionNetwork, NetworkSettings, StageSettings, _motion
 from usx_completion.correction.nodes import choose_nodes
@@ -380,3 +380,9 @@ def test_the_evaluation_opens_weights_by_name(tmp_path, network, maker, monkeypa
     (method,), notes = open_methods(["usx"], MethodOptions(weights=tmp_path))
     given = CaseInput({}, *partial_spine(observed, maker._chain, PAPER.crop, 5))
     assert not notes and set(method.complete(given)) == set(LEVELS)
+
+
+@pytest.mark.parametrize("values", [{"validated": 0}, {"validated": 10**6}, {"most": -1}])
+def test_sizes_of_the_data_that_make_no_sense_are_refused(values):
+    with pytest.raises(UsxError, match="DataSettings"):
+        DataSettings(**values)

@@ -20,6 +20,7 @@ from usx_completion.correction.network import CorrectionNetwork, NetworkSettings
 from usx_completion.correction.pool import read_pool
 from usx_completion.correction.reading import Batch
 from usx_completion.correction.weights import card_of
+from usx_completion.data.setting_checks import check_settings
 from usx_completion.shape_model import PACKAGED_REAL, load_shape_model
 from usx_completion.training.configuration import as_text, build
 from usx_completion.training.learner import Step
@@ -33,8 +34,11 @@ STREAM = 0x434F5252
 class DataSettings:
     """``validated``: spines that validation looks at; ``most``: spines of the pool that are read (0: all)."""
 
-    validated: int = 40
+    validated: int = 60
     most: int = 0
+
+    def __post_init__(self) -> None:
+        check_settings(self, {"validated": (1, 10**5), "most": (0, 10**7)})
 
 
 @dataclass(frozen=True)
