@@ -1,37 +1,78 @@
-"""How sure the network may say it is: one factor for sigma, by the errors on spines that it was not trained on."""
+"""How sure the network may say it is: what its sigma is multiplied by, learned on spines that it was not trained on.
+
+The network tells where on a vertebra it is less sure. How far off whole examinations are, from tracking, calibration
+or a moving patient, shows in how closely the answer lies on the points: the factor is ``scale * residual ** power``.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
-from usx_common.meshes import Mesh
+from usx_common.meshes import Mesh, vertex_normals
 from usx_completion.surface_distance import surface_distances
 
 ONE_SIGMA = 0.6827  # share of normal errors
+NEAR_MM = 4.0  # farther points are not of this bone
+RESIDUALS_MM = (0.1, 3.0)
+FEWEST = 30
 
 
-def scaled_errors(vertices: NDArray, sigma: NDArray, truth: NDArray, faces: NDArray) -> NDArray[np.float64]:
-    """(L * V,) distance of each predicted vertex of (L, V, 3) to the true surface (L, V, 3), mm, over its ``sigma``
-    (L, V), mm."""
-    parts = [surface_distances(mine.astype(np.float64), Mesh(true.astype(np.float64), faces)) / spread
-             for mine, spread, true in zip(vertices, sigma, truth, strict=True)]
-    return np.concatenate(parts)
+@dataclass(frozen=True)
+class SigmaFactor:
+    """By what a level's sigma is multiplied, from the ``residual`` of its answer in mm."""
+
+    scale: float = 1.0
+    power: float = 0.0
+
+    def of(self, residual: float) -> float:
+        """The factor; residuals that are not usual count as the nearest that is."""
+        return float(self.scale * np.clip(residual, *RESIDUALS_MM) ** self.power)
 
 
-def calibrate(scaled: NDArray) -> dict[str, float]:
-    """``sigma_scale``: by which sigma is multiplied so that 68.3 % of errors are within it; ``within_two_sigma``: the
-    share within twice that, 0.954 for normal errors."""
-    scale = float(np.quantile(scaled, ONE_SIGMA))
-    return {"sigma_scale": scale, "within_two_sigma": float(np.mean(scaled <= 2.0 * scale))}
+def residual_of(mesh: Mesh, points: NDArray) -> float:
+    """Median distance, mm, along the normals of an answer to the ultrasound points (N, 3) near it; 1 where there are
+    hardly any."""
+    gaps, rows = cKDTree(mesh.vertices).query(points, distance_upper_bound=NEAR_MM)
+    near = np.isfinite(gaps)
+    if near.sum() < FEWEST:
+        return 1.0
+    offsets = points[near] - mesh.vertices[rows[near]]
+    return float(np.median(np.abs(np.einsum("ni,ni->n", offsets, vertex_normals(mesh)[rows[near]]))))
 
 
-def scale_of(card: Mapping[str, str]) -> float:
+def scaled_errors(answer: Mesh, sigma: NDArray, truth: Mesh) -> NDArray[np.float64]:
+    """(V,) distance of each vertex of an answer to the true surface over its ``sigma`` (V,)."""
+    return surface_distances(answer.vertices, truth) / sigma
+
+
+def fit_factor(scaled: list[NDArray], residuals: list[float]) -> SigmaFactor:
+    """From the `scaled_errors` and `residual_of` of many levels: the power by least squares of what each level needs,
+    the scale so that 68.3 % of all errors are within sigma."""
+    usual = np.clip(residuals, *RESIDUALS_MM)
+    needed = np.log([np.quantile(level, ONE_SIGMA) for level in scaled])
+    power = float(np.polyfit(np.log(usual), needed, 1)[0]) if np.ptp(usual) > 0.05 else 0.0
+    rest = np.concatenate([level / residual**power for level, residual in zip(scaled, usual, strict=True)])
+    return SigmaFactor(float(np.quantile(rest, ONE_SIGMA)), power)
+
+
+def calibrate(scaled: list[NDArray], residuals: list[float]) -> dict[str, float]:
+    """The factor as figures of a validation, with the shares of errors that are then within one and two sigma."""
+    factor = fit_factor(scaled, residuals)
+    within = np.concatenate([level / factor.of(residual) for level, residual in zip(scaled, residuals, strict=True)])
+    return {**{f"sigma_{name}": value for name, value in asdict(factor).items()},
+            "within_sigma": float(np.mean(within <= 1.0)), "within_two_sigma": float(np.mean(within <= 2.0))}
+
+
+def factor_of(card: Mapping[str, str]) -> SigmaFactor:
     """The factor that was found in the validation which a file's card tells of; 1 where there was none."""
     try:
-        return float(json.loads(card["validation"])["sigma_scale"])
+        figures = json.loads(card["validation"])
+        return SigmaFactor(float(figures["sigma_scale"]), float(figures.get("sigma_power", 0.0)))
     except (KeyError, ValueError, TypeError):
-        return 1.0
+        return SigmaFactor()

@@ -15,7 +15,7 @@ from usx_common.meshes import Mesh, vertex_normals
 from usx_common.transforms import apply
 from usx_completion.completion import CompletedLevel, Completion
 from usx_completion.contact import fit_joints
-from usx_completion.correction.calibration import scale_of
+from usx_completion.correction.calibration import SigmaFactor, factor_of, residual_of
 from usx_completion.correction.network import CorrectionNetwork, State
 from usx_completion.correction.reading import Batch
 from usx_completion.correction.scene import NothingPlaced, Scene, make_scene
@@ -29,10 +29,10 @@ SUPPORT_MM, SMALLEST_SUPPORT = 4.0, 30
 class CorrectionCompletion:
     """Answers one partial spine at a time with ``network``; holds no state between calls. ``device``: cpu or cuda."""
 
-    def __init__(self, network: CorrectionNetwork, model: ShapeModel, sigma_scale: float = 1.0,
+    def __init__(self, network: CorrectionNetwork, model: ShapeModel, sigma: SigmaFactor | None = None,
                  device: str = "cpu", settings: ObservationSettings | None = None) -> None:
         self.network, self._model = network.to(device).eval(), model
-        self._scale, self._device = sigma_scale, device
+        self._sigma, self._device = sigma or SigmaFactor(), device
         self._settings = settings or ObservationSettings()
 
     @staticmethod
@@ -40,11 +40,11 @@ class CorrectionCompletion:
         """From a file of weights and the packaged shape model of real people. Raises BadModel, BadWeights."""
         model, metadata = load_shape_model(PACKAGED_REAL)
         network, card = load_network(path, model, metadata["sha256"])
-        return CorrectionCompletion(network, model, scale_of(card), device, settings)
+        return CorrectionCompletion(network, model, factor_of(card), device, settings)
 
     def moved_to(self, device: str) -> CorrectionCompletion:
         """The same on another device. Its weights leave the one they are on."""
-        return CorrectionCompletion(self.network, self._model, self._scale, device, self._settings)
+        return CorrectionCompletion(self.network, self._model, self._sigma, device, self._settings)
 
     def complete(self, points: NDArray, labels: NDArray, sources: NDArray) -> Completion:
         """Complete vertebrae of a partial spine: ``points`` (N, 3) mm, frame spine; ``labels``, ``sources`` (N,).
@@ -60,19 +60,22 @@ class CorrectionCompletion:
         normals = np.stack([vertex_normals(Mesh(shape, self._model.faces)) for shape in local])
         for run in _neighbours(scene.placed):  # a level that is not answered must not dent those that are
             local[run], _ = fit_joints(local[run], normals[run], poses[run])
-        levels = {level: CompletedLevel(Mesh(apply(poses[k], local[k]), self._model.faces), sigma[k], poses[k])
-                  for k, level in enumerate(LEVELS) if scene.placed[k]}
-        reasons = {**observation.reasons, **reasons, **_unsupported(levels, observation.points)}
+        points, levels = scene.points.astype(np.float64), {}
+        for k in np.flatnonzero(scene.placed):
+            mesh = Mesh(apply(poses[k], local[k]), self._model.faces)
+            levels[LEVELS[k]] = CompletedLevel(mesh, sigma[k] * self._sigma.of(residual_of(mesh, points)), poses[k])
+        reasons = {**observation.reasons, **reasons, **_unsupported(levels, points)}
         return Completion({level: answer for level, answer in levels.items() if level not in reasons}, reasons,
                           observation.dropped, shift)
 
     def _answer(self, scene: Scene) -> tuple[NDArray, NDArray, NDArray, NDArray]:
-        """(L, V, 3) local vertices, (L, 4, 4) poses, (L, V) sigma, mm, and (3,) the X-ray's correction: mm, mm, rad."""
+        """(L, V, 3) local vertices, (L, 4, 4) poses, (L, V) sigma before calibration, mm, and (3,) the X-ray's
+        correction: mm, mm, rad."""
         with torch.inference_mode():
             state: State = self.network(Batch.of([scene], self._device))[-1]
             local = self.network.local(state)[0].double().cpu().numpy()
             poses = _rigid(state.poses[0].double().cpu().numpy())
-            sigma = self._scale * torch.exp(state.log_sigma[0]).double().cpu().numpy()
+            sigma = torch.exp(state.log_sigma[0]).double().cpu().numpy()
         return local, poses, sigma, state.xray[0].double().cpu().numpy()
 
 

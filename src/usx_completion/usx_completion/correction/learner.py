@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from usx_common.errors import UsxError
+from usx_common.meshes import Mesh
 from usx_completion.correction.augment import AugmentSettings, augmented
-from usx_completion.correction.calibration import calibrate, scaled_errors
+from usx_completion.correction.calibration import calibrate, residual_of, scaled_errors
 from usx_completion.correction.examples import Example
 from usx_completion.correction.loss import LossSettings, correction_loss, true_normals
 from usx_completion.correction.network import CorrectionNetwork, NetworkSettings, State
@@ -104,6 +105,7 @@ class CorrectionLearner:
         `calibration.calibrate` finds on all of them."""
         figures: dict[str, list[float]] = {}
         scaled: list[NDArray] = []
+        residuals: list[float] = []
         for start in range(0, len(self._validation), AT_ONCE):
             examples = self._validation[start:start + AT_ONCE]
             for name, kind in (("", examples), ("blind_", [_blind(example) for example in examples])):
@@ -111,17 +113,23 @@ class CorrectionLearner:
                 state = self.module(batch.scenes)[-1]
                 error = self.module.vertices(state) - batch.truth
                 along = (error * true_normals(batch.truth, self.module.faces)).sum(dim=-1)
-                scaled += self._scaled(state, batch)
+                for answer, sigma, truth, points in self._levels(state, batch):
+                    scaled.append(scaled_errors(answer, sigma, truth))
+                    residuals.append(residual_of(answer, points))
                 figures.setdefault(f"{name}normal", []).append(float(along.abs().mean()))
                 figures.setdefault(f"{name}place", []).append(float(error.norm(dim=-1).mean()))
         return {**{name: float(np.mean(values)) for name, values in figures.items()},
-                **calibrate(np.concatenate(scaled))}
+                **calibrate(scaled, residuals)}
 
-    def _scaled(self, state: State, batch: TrainingBatch) -> list[NDArray]:
-        vertices, sigma = (values.detach().cpu().numpy()
-                           for values in (self.module.vertices(state), torch.exp(state.log_sigma)))
+    def _levels(self, state: State, batch: TrainingBatch) -> Iterator[tuple[Mesh, NDArray, Mesh, NDArray]]:
+        """Answer, sigma (V,), true mesh and ultrasound points (N, 3) of every level of every spine, mm."""
+        answers, sigma, truths = (values.detach().double().cpu().numpy() for values in
+                                  (self.module.vertices(state), torch.exp(state.log_sigma), batch.truth))
         faces = self.module.faces.cpu().numpy()
-        return [scaled_errors(vertices[k], sigma[k], truth, faces) for k, truth in enumerate(batch.truth.cpu().numpy())]
+        for k, points in enumerate(batch.scenes.points):
+            seen = points.double().cpu().numpy()
+            for answer, spread, truth in zip(answers[k], sigma[k], truths[k], strict=True):
+                yield Mesh(answer, faces), spread, Mesh(truth, faces), seen
 
     def _harder(self, place: int) -> Example:
         random = np.random.default_rng(np.random.SeedSequence([STREAM, self._seed, place]))
