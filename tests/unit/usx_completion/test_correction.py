@@ -15,8 +15,9 @@ from usx_common.levels import LEVELS
 from usx_common.meshes import Mesh, vertex_normals
 from usx_common.transforms import make_transform
 from usx_completion.correction import calibration, reading, suggestion
-from usx_completion.correction.augment import AugmentSettings, augmented
+from usx_completion.correction.augment import AugmentSettings, augmented, stretched
 from usx_completion.correction.completion import CorrectionCompletion
+from usx_completion.correction.examples import displacement
 from usx_completion.correction.learner import CorrectionConfiguration, CorrectionLearner, DataSettings
 from usx_completion.correction.loss import LossSettings, correction_loss, true_normals
 from usx_completion.correction.network import CorrectionNetwork, NetworkSettings, StageSettings, _motion
@@ -260,14 +261,15 @@ def test_a_corrected_outline_is_turned_about_the_middle(examples):
 
 def test_augmentation_keeps_the_truth_and_tells_where_the_xray_went(real_model, examples):
     example = examples[0]
-    settings = AugmentSettings(blind=0.0, displaced=1.0, xray_turn_sd=0.0, xray_turn_most=0.0, outline_scale_sd=0.0)
+    settings = AugmentSettings(stretch_sd=0.0, blind=0.0, displaced=1.0, xray_turn_sd=0.0, xray_turn_most=0.0,
+                               outline_scale_sd=0.0)
     first, second = (augmented(example, settings, np.random.default_rng(4), real_model) for _ in range(2))
-    assert np.array_equal(first.scene.points, second.scene.points) and first.vertices is example.vertices
+    assert np.array_equal(first.scene.points, second.scene.points) and np.array_equal(first.vertices, example.vertices)
     shift = (first.scene.outlines - example.scene.outlines).mean(axis=(1, 2))
     moved = first.displaced - example.displaced
     assert np.abs(shift).max() > 0.1
     np.testing.assert_allclose(moved.mean(axis=1), -shift, atol=1e-3)
-    blind = augmented(example, AugmentSettings(blind=1.0), np.random.default_rng(4), real_model)
+    blind = augmented(example, AugmentSettings(stretch_sd=0.0, blind=1.0), np.random.default_rng(4), real_model)
     assert not blind.scene.shown.any()
 
 
@@ -281,9 +283,9 @@ def test_a_scene_tells_the_observation_that_it_was_made_of(real_model, examples)
 
 def test_an_augmented_scene_starts_where_completion_would_start_it(real_model, examples):
     """Nothing made harder but for the new start: it is that of the same cloud, to rounding."""
-    still = AugmentSettings(blind=0.0, displaced=0.0, body_hidden=0.0, noise_most=0.0, thinned_least=1.0, cut=0.0,
-                            holes=0, stray=0.0, unlabelled=0.0, mislabelled=0.0, deaf=0.0, restarted=1.0,
-                            common_turn_sd=0.0, common_move_sd=0.0, level_turn_sd=0.0, level_move_sd=0.0)
+    still = AugmentSettings(stretch_sd=0.0, blind=0.0, displaced=0.0, body_hidden=0.0, noise_most=0.0,
+                            thinned_least=1.0, cut=0.0, holes=0, stray=0.0, unlabelled=0.0, mislabelled=0.0, deaf=0.0,
+                            restarted=1.0, common_turn_sd=0.0, common_move_sd=0.0, level_turn_sd=0.0, level_move_sd=0.0)
     for example in examples:
         expected, _ = make_scene(real_model, observation_of(example.scene))
         elsewhere = replace(expected, poses=expected.poses @ make_transform(np.eye(3), [9, 0, 0]))
@@ -404,3 +406,31 @@ def test_the_evaluation_opens_weights_by_name(tmp_path, network, maker, monkeypa
 def test_sizes_of_the_data_that_make_no_sense_are_refused(values):
     with pytest.raises(UsxError, match="DataSettings"):
         DataSettings(**values)
+
+
+def test_a_stretched_example_is_one_of_a_larger_person(real_model, examples):
+    example, factors = examples[0], np.array([0.95, 1.06, 1.04])
+    larger = stretched(example, factors)
+    assert np.allclose(larger.vertices, example.vertices * factors, atol=1e-3)
+    assert np.allclose(larger.scene.points, example.scene.points * factors, atol=1e-3)
+    # where the X-ray lies is found again on the larger bones, to what the plane's tilt makes of 6 %
+    found = displacement(real_model, observation_of(larger.scene), larger.vertices)
+    assert np.abs(found - larger.displaced).max() < 0.35
+    assert np.allclose(np.linalg.norm(larger.scene.outline_normals, axis=-1), 1.0, atol=1e-5)
+    same = stretched(example, np.ones(3))
+    assert np.allclose(same.scene.outlines, example.scene.outlines, atol=1e-4)
+    assert np.allclose(same.scene.outline_normals, example.scene.outline_normals, atol=1e-5)
+    assert np.array_equal(same.scene.poses, example.scene.poses)
+
+
+def test_size_is_a_column_of_the_step_for_each_axis(real_model):
+    network = CorrectionNetwork(real_model, SMALL)
+    assert len(network.modes) == SMALL.modes + 3 and network.mode_sd.shape[1] == SMALL.modes + 3
+    usual = torch.from_numpy(real_model.means.mean(axis=0).astype(np.float32))
+    for axis in range(3):
+        expected = torch.zeros_like(usual)
+        expected[:, axis] = 0.05 * usual[:, axis]
+        assert torch.allclose(network.modes[SMALL.modes + axis], expected, atol=1e-5)
+    assert len(CorrectionNetwork(real_model, replace(SMALL, size_sd=0.0)).modes) == SMALL.modes
+    with pytest.raises(UsxError, match="size_sd"):
+        replace(SMALL, size_sd=0.5)

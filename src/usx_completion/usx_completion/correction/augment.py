@@ -25,8 +25,10 @@ FEWEST_PLACED = 3
 class AugmentSettings:
     """mm, radians and probabilities. ``blind``: the X-ray is missing; ``deaf``: nearly all ultrasound is missing;
     ``displaced``: the X-ray is, half of these by up to ``xray_shift_most`` and ``xray_turn_most`` in any direction, the
-    others by a little (SD); ``restarted``: the prior is placed anew by what is left."""
+    others by a little (SD); ``restarted``: the prior is placed anew by what is left; ``stretch_sd``: relative, of the
+    whole spine along each axis."""
 
+    stretch_sd: float = 0.04
     blind: float = 0.2
     body_hidden: float = 0.04
     displaced: float = 0.4
@@ -53,7 +55,9 @@ class AugmentSettings:
 
 
 def augmented(example: Example, settings: AugmentSettings, random: np.random.Generator, model: ShapeModel) -> Example:
-    """Another look at the same bones: the truth stays, the scene gets worse, and the prior starts where that leads."""
+    """Another look at the bones, of a larger or smaller person: the scene gets worse, and the prior starts where that
+    leads."""
+    example = stretched(example, 1.0 + settings.stretch_sd * random.standard_normal(3))
     scene, displaced = example.scene, example.displaced
     blind = random.random() < settings.blind
     if blind:
@@ -64,6 +68,29 @@ def augmented(example: Example, settings: AugmentSettings, random: np.random.Gen
     poses = _started(model, scene) if random.random() < settings.restarted else scene.poses
     scene = replace(scene, poses=_jittered(poses, settings, random))
     return Example(scene, example.vertices, example.blind_poses, displaced)
+
+
+def stretched(example: Example, factors: NDArray) -> Example:
+    """Bones and all that is seen of them larger by ``factors`` (3,) along the axes of frame spine; the prior is not."""
+    scene = example.scene
+    axes = scene.plane[1:].astype(np.float64)
+    in_plane = (axes * factors) @ axes.T  # by this the plane's coordinates grow: its axes are nearly those of the frame
+    grow, turn = in_plane[1:, 1:], np.linalg.inv(in_plane[1:, 1:])
+    normals = scene.outline_normals @ turn
+    normals = normals / np.maximum(np.linalg.norm(normals, axis=-1, keepdims=True), 1e-9)
+    plane = scene.plane.copy()
+    plane[0] = plane[0] * factors
+    return Example(replace(scene, points=(scene.points * factors).astype(np.float32), plane=plane,
+                           outlines=(scene.outlines @ grow.T).astype(np.float32),
+                           outline_normals=normals.astype(np.float32), poses=_farther(scene.poses, factors)),
+                   (example.vertices * factors).astype(np.float32), _farther(example.blind_poses, factors),
+                   (example.displaced @ grow.T).astype(np.float32))
+
+
+def _farther(poses: NDArray, factors: NDArray) -> NDArray[np.float64]:
+    result = poses.copy()
+    result[:, :3, 3] *= factors
+    return result
 
 
 def _started(model: ShapeModel, scene: Scene) -> NDArray[np.float64]:

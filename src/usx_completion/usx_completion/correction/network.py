@@ -53,7 +53,8 @@ class StageSettings:
 
 @dataclass(frozen=True)
 class NetworkSettings:
-    """``neighbours``: ultrasound points that a node looks at; ``modes``: of the shape model, at most all."""
+    """``neighbours``: ultrasound points that a node looks at; ``modes``: of the shape model, at most all; ``size_sd``:
+    relative, of each level along each axis on top of them: people are larger and smaller than those learned from."""
 
     stages: tuple[StageSettings, ...] = (StageSettings(320, 32, 2), StageSettings(1000, 96, 3),
                                          StageSettings(1000, 96, 3))
@@ -61,9 +62,11 @@ class NetworkSettings:
     heads: int = 4
     neighbours: int = 8
     modes: int = 40
+    size_sd: float = 0.05
 
     def __post_init__(self) -> None:
-        for name, low, high in (("width", 8, 1024), ("heads", 1, 64), ("neighbours", 1, 64), ("modes", 1, 1000)):
+        for name, low, high in (("width", 8, 1024), ("heads", 1, 64), ("neighbours", 1, 64), ("modes", 1, 1000),
+                                ("size_sd", 0.0, 0.3)):
             if not low <= getattr(self, name) <= high:
                 raise UsxError(f"network.{name} = {getattr(self, name)} must be within {low} .. {high}")
         if self.width % self.heads:
@@ -104,7 +107,9 @@ class CorrectionNetwork(nn.Module):
         self.settings = replace(self.settings, modes=min(self.settings.modes, model.mode_count))
         count = self.settings.modes
         normals = np.stack([vertex_normals(Mesh(mean, model.faces)) for mean in model.means])
-        self._keep(means=model.means, normals=normals, modes=model.modes[:count], mode_sd=model.mode_sd[:, :count])
+        sizes = _sizes(model, self.settings.size_sd)
+        self._keep(means=model.means, normals=normals, modes=np.concatenate([model.modes[:count], sizes]),
+                   mode_sd=np.pad(model.mode_sd[:, :count], ((0, 0), (0, len(sizes))), constant_values=1.0))
         self.register_buffer("faces", torch.from_numpy(model.faces.astype(np.int64)), persistent=False)
         self.register_buffer("shown", torch.from_numpy(model.xray_bodies.copy()), persistent=False)
         self.register_buffer("edges", torch.from_numpy(_edges(model.faces)), persistent=False)
@@ -121,7 +126,7 @@ class CorrectionNetwork(nn.Module):
         poses = batch.poses
         spines, levels = poses.shape[:2]
         zero = poses.new_zeros
-        state = State(poses, zero(spines, levels, self.settings.modes), zero(spines, levels, self.means.shape[1], 3),
+        state = State(poses, zero(spines, levels, len(self.modes)), zero(spines, levels, self.means.shape[1], 3),
                       zero(spines, 3), zero(spines, levels, self.means.shape[1]))
         states = []
         for stage in self.stages:
@@ -143,13 +148,13 @@ class CorrectionNetwork(nn.Module):
 @dataclass(frozen=True)
 class Seen:
     """What a stage saw: ``features`` (B, L, M, hidden) of nodes at ``places`` (B, L, M, 3) mm, the step ``suggested``,
-    ``hint`` (B, L, 6 + K + 5) all of it as a level is told, and the equations of the ultrasound ``points``."""
+    ``hint`` (B, L, 6 + K + 5) all of it as a level is told, and the ``equations`` of points and of outlines."""
 
     features: Tensor
     suggested: Suggestion
     hint: Tensor
     places: Tensor
-    points: Equations
+    equations: list[Equations]
 
 
 class Stage(nn.Module):
@@ -183,7 +188,8 @@ class Stage(nn.Module):
         share = torch.zeros(settings.tokens, settings.nodes)
         share[self.cluster, torch.arange(settings.nodes)] = 1.0
         self.register_buffer("share", share / share.sum(dim=1, keepdim=True), persistent=False)
-        hidden, width, hint = 64, whole.width, 6 + whole.modes + 5
+        modes = len(network.modes)
+        hidden, width, hint = 64, whole.width, 6 + modes + 5
         self.point = _mlp(reading.ULTRASOUND_FEATURES, 32, 48)
         self.outline = _mlp(reading.XRAY_FEATURES, 32, 32)
         self.place = nn.Parameter(torch.randn(settings.nodes, 32) * 0.1)
@@ -192,7 +198,7 @@ class Stage(nn.Module):
         self.token = nn.Linear(hidden * 2, width)
         self.token_place = nn.Parameter(torch.randn(levels, settings.tokens, width) * 0.02)
         self.hint = nn.Linear(hint, width)
-        self.trust = nn.Parameter(torch.full((6 + whole.modes,), TRUST))
+        self.trust = nn.Parameter(torch.full((6 + modes,), TRUST))
         self.trust_xray = nn.Parameter(torch.full((3,), TRUST))
         self.data = nn.Parameter(torch.log(torch.tensor([ULTRASOUND_DATA, XRAY_DATA])))
         self.reach = nn.Parameter(torch.log(torch.tensor(reach)))
@@ -201,8 +207,8 @@ class Stage(nn.Module):
         self.spine = nn.Parameter(torch.randn(1, width) * 0.02)
         self.blocks = nn.ModuleList(Block(width, whole.heads) for _ in range(settings.blocks))
         self.norm = nn.LayerNorm(width)
-        self.to_node = _mlp(hidden + width * 2, width, 5)
-        self.to_level = _mlp(width * 2 + hint, width, 6 + whole.modes)
+        self.to_node = _mlp(hidden + width * 2, width, 6)
+        self.to_level = _mlp(width * 2 + hint, width, 6 + modes)
         self.to_spine = _mlp(width + 3, 64, 3)
         for head in (self.to_node, self.to_level, self.to_spine):  # at first only what is suggested is done
             for parameter in head[-1].parameters():
@@ -242,7 +248,7 @@ class Stage(nn.Module):
         suggested = suggested_step(equations, places, self.basis, state.scores, state.xray, self.stillness.exp())
         told_of_xray = suggested.xray[:, None].expand(-1, places.shape[1], -1)
         hint = torch.cat([suggested.step, suggested.shares, told_of_xray], dim=-1)
-        return Seen(features, suggested, hint, places, equations[0])
+        return Seen(features, suggested, hint, places, equations)
 
     def _talk(self, seen: Seen) -> tuple[Tensor, Tensor, Tensor]:
         """(B, L, T, width) tokens, (B, L, width) levels and (B, width) spine, after attention among all of them."""
@@ -270,20 +276,30 @@ class Stage(nn.Module):
         displaced = displacement_units(spine) * (self.trust_xray * seen.suggested.xray + self.to_spine(spine))
         moved = State(state.poses @ _motion(whole[..., :6]), state.scores + whole[..., 6:], state.offsets,
                       state.xray + displaced, state.log_sigma)
-        nodes = 5.0 * answer[..., :3] + self._towards_points(state, moved, seen, torch.sigmoid(answer[..., 4] - 2.0))
+        shares = torch.sigmoid(answer[..., 4:] - 2.0)
+        nodes = 5.0 * answer[..., :3] + self._rest_of_the_way(state, moved, seen, shares)
         spread = (nodes[:, :, self.spread_rows] * self.spread_weights[..., None]).sum(dim=3)
         sigma = (answer[:, :, self.spread_rows, 3] * self.spread_weights).sum(dim=3)
         return State(moved.poses, moved.scores, moved.offsets + spread, moved.xray, sigma)
 
-    def _towards_points(self, state: State, moved: State, seen: Seen, share: Tensor) -> Tensor:
-        """(B, L, M, 3) mm: a ``share`` (B, L, M) of the way along the normal to near points that is left by then."""
+    def _rest_of_the_way(self, state: State, moved: State, seen: Seen, shares: Tensor) -> Tensor:
+        """(B, L, M, 3) mm: ``shares`` (B, L, M, 2) of what pose and modes left of the ways that the equations ask for,
+        along the normal to points, and in the X-ray's plane to outlines."""
         network = self._network[0]
         before = _placed(seen.places, state.poses)
         after = _placed(network.local(moved, self.vertices), moved.poses)
         gone = torch.einsum("blmi,blij->blmj", after - before, state.poses[..., :3, :3])
-        normals = seen.points.facing
-        left = seen.points.residual / reading.CENTIMETRE - (gone * normals).sum(dim=-1)
-        return (share * seen.points.weight.clamp(max=1.0) * left)[..., None] * normals
+        corrected = (moved.xray - state.xray) / displacement_units(moved.xray)
+        total = torch.zeros_like(gone)
+        for part, share in zip(seen.equations, shares.unbind(dim=-1), strict=True):
+            rows = slice(None) if part.nodes is None else part.nodes
+            left = part.residual
+            if part.shared is not None:
+                left = left - torch.einsum("blmx,bx->blm", part.shared, corrected)
+            left = left / reading.CENTIMETRE - (gone[:, :, rows] * part.facing).sum(dim=-1)
+            way = (share[:, :, rows] * part.weight.clamp(max=1.0) * left)[..., None] * part.facing
+            total = total + way if part.nodes is None else total.index_add(2, part.nodes, way)
+        return total
 
 
 class Block(nn.Module):
@@ -305,6 +321,12 @@ class Block(nn.Module):
         mixed = nn.functional.scaled_dot_product_attention(query, key, value)
         tokens = tokens + self.out(mixed.transpose(1, 2).reshape(spines, count, width))
         return tokens + self.feed(self.after(tokens))
+
+
+def _sizes(model: ShapeModel, relative_sd: float) -> NDArray[np.float64]:
+    """(3, V, 3) mm by which a usual vertebra grows along each axis for one SD of its size; none for an SD of 0."""
+    usual = model.means.mean(axis=0)
+    return relative_sd * usual[None] * np.eye(3)[:, None, :] if relative_sd > 0.0 else np.zeros((0, *usual.shape))
 
 
 def _edges(faces: NDArray) -> NDArray[np.int64]:
