@@ -15,6 +15,7 @@ from usx_completion.observation import SpineObservation
 from usx_completion.outline import Outline, silhouette
 from usx_completion.rigid import rotation_matrix
 from usx_completion.shape_model import ShapeModel
+from usx_completion.sideways import moved_sideways
 from usx_completion.spinous import spinous_tips, tip_of
 
 
@@ -44,6 +45,7 @@ def place(model: ShapeModel, observation: SpineObservation, smallest_level: int 
             reasons[level] = f"{seen} ultrasound points after thinning; {smallest_level} are needed"
         elif level in observation.outlines:
             poses[level] = _from_outline(model, observation, level)
+    poses = moved_sideways(model, observation, poses)
     for level in LEVELS:
         if enough[level] and level not in poses:
             neighbour = _from_neighbour(model, poses, level)

@@ -8,15 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from usx_common.levels import LEVELS, label_of_level
-from usx_common.meshes import Mesh, vertex_normals
-from usx_common.transforms import Matrix, apply, invert, make_transform
+from usx_common.transforms import Matrix, invert, make_transform
 from usx_completion.observation import SpineObservation
 from usx_completion.placement import Placement, place, usual_step
 from usx_completion.point_to_plane import onto_points
 from usx_completion.rigid import rotation_matrix
 from usx_completion.shape_model import ShapeModel
+from usx_completion.sideways import seen_side
 
-FACING_BACK = 0.3  # y of a normal that ultrasound can meet
 SCALES_MM = (15.0, 12.0, 10.0, 8.0, 6.0, 5.0, 4.0, 4.0)
 CLOSE_MM = (8.0, 6.0, 5.0, 4.0)
 LOOSE_MM = 6.0  # by how much a level's place may differ from that of the spine as a whole
@@ -46,7 +45,7 @@ def _onto_arches(model: ShapeModel, observation: SpineObservation, placed: Place
     for level, pose in placed.poses.items():
         if labelled[level] >= smallest:
             points = observation.points[observation.labels == label_of_level(level)]
-            side = _seen_side(model, LEVELS.index(level), pose)
+            side = seen_side(model, LEVELS.index(level), pose)
             poses[level] = onto_points(*side, points, np.eye(4), CLOSE_MM) @ pose
     return Placement(poses, placed.reasons)
 
@@ -57,7 +56,7 @@ def _by_own_points(model: ShapeModel, seen: Mapping[int, NDArray]) -> dict[int, 
     As a whole first, because processes look alike from level to level: one level alone may settle on its neighbour.
     """
     chain = mean_chain(model)
-    sides = {index: _seen_side(model, index, chain[index]) for index in seen}
+    sides = {index: seen_side(model, index, chain[index]) for index in seen}
     gaps = {index: _middle(points) - _middle(sides[index][0]) for index, points in seen.items()}
     common = np.median(list(gaps.values()), axis=0)
     poses = {}
@@ -73,17 +72,6 @@ def mean_chain(model: ShapeModel) -> NDArray[np.float64]:
     middle = len(LEVELS) // 2
     pose = make_transform(rotation_matrix(model.tilt_mean[middle]), np.zeros(3))
     return all_poses(model, {LEVELS[middle]: pose})
-
-
-def _seen_side(model: ShapeModel, index: int, pose: Matrix) -> tuple[NDArray, NDArray]:
-    """Places and normals of the mean vertebra's arch where it looks backwards at a pose.
-
-    The body's back wall does so too, but taken for the arch it would pull the vertebra back by the canal's depth.
-    """
-    mean = apply(pose, model.means[index])
-    normals = vertex_normals(Mesh(mean, model.faces))
-    behind = (normals[:, 1] > FACING_BACK) & ~model.body
-    return mean[behind], normals[behind]
 
 
 def _middle(points: NDArray) -> NDArray[np.float64]:
