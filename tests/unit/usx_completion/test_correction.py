@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -13,11 +12,8 @@ from scipy.spatial.transform import Rotation
 from usx_common.errors import UsxError
 from usx_common.levels import LEVELS
 from usx_common.meshes import Mesh, vertex_normals
-from usx_common.transforms import make_transform
-from usx_completion.correction import calibration, reading, suggestion
-from usx_completion.correction.augment import AugmentSettings, augmented, stretched
+from usx_completion.correction import reading, suggestion
 from usx_completion.correction.completion import CorrectionCompletion
-from usx_completion.correction.examples import displacement
 from usx_completion.correction.learner import CorrectionConfiguration, CorrectionLearner, DataSettings
 from usx_completion.correction.loss import LossSettings, correction_loss, true_normals
 from usx_completion.correction.network import CorrectionNetwork, NetworkSettings, StageSettings, _motion
@@ -259,38 +255,12 @@ def test_a_corrected_outline_is_turned_about_the_middle(examples):
     assert torch.allclose(moved[0], expected, atol=1e-3) and torch.allclose(normals[0].norm(dim=-1), torch.ones(5, 72))
 
 
-def test_augmentation_keeps_the_truth_and_tells_where_the_xray_went(real_model, examples):
-    example = examples[0]
-    settings = AugmentSettings(stretch_sd=0.0, blind=0.0, displaced=1.0, xray_turn_sd=0.0, xray_turn_most=0.0,
-                               outline_scale_sd=0.0)
-    first, second = (augmented(example, settings, np.random.default_rng(4), real_model) for _ in range(2))
-    assert np.array_equal(first.scene.points, second.scene.points) and np.array_equal(first.vertices, example.vertices)
-    shift = (first.scene.outlines - example.scene.outlines).mean(axis=(1, 2))
-    moved = first.displaced - example.displaced
-    assert np.abs(shift).max() > 0.1
-    np.testing.assert_allclose(moved.mean(axis=1), -shift, atol=1e-3)
-    blind = augmented(example, AugmentSettings(stretch_sd=0.0, blind=1.0), np.random.default_rng(4), real_model)
-    assert not blind.scene.shown.any()
-
-
 def test_a_scene_tells_the_observation_that_it_was_made_of(real_model, examples):
     for example in examples:
         again, reasons = make_scene(real_model, observation_of(example.scene))
         for name in ("points", "labels", "outlines", "outline_normals", "shown", "plane"):
             assert np.array_equal(getattr(again, name), getattr(example.scene, name)), name
         assert not reasons
-
-
-def test_an_augmented_scene_starts_where_completion_would_start_it(real_model, examples):
-    """Nothing made harder but for the new start: it is that of the same cloud, to rounding."""
-    still = AugmentSettings(stretch_sd=0.0, blind=0.0, displaced=0.0, body_hidden=0.0, noise_most=0.0,
-                            thinned_least=1.0, cut=0.0, holes=0, stray=0.0, unlabelled=0.0, mislabelled=0.0, deaf=0.0,
-                            restarted=1.0, common_turn_sd=0.0, common_move_sd=0.0, level_turn_sd=0.0, level_move_sd=0.0)
-    for example in examples:
-        expected, _ = make_scene(real_model, observation_of(example.scene))
-        elsewhere = replace(expected, poses=expected.poses @ make_transform(np.eye(3), [9, 0, 0]))
-        again = augmented(replace(example, scene=elsewhere), still, np.random.default_rng(2), real_model)
-        np.testing.assert_allclose(again.scene.poses, expected.poses, atol=1e-3)
 
 
 def test_the_loss_is_nothing_at_the_truth(real_model, network, examples):
@@ -341,32 +311,6 @@ def test_completion_answers_five_levels_or_says_why_not(network, real_model, mak
     assert "L3" not in without.levels and "L3" in without.reasons
 
 
-def test_sigma_is_scaled_by_what_validation_finds():
-    random = np.random.default_rng(2)
-    residuals = list(random.uniform(0.3, 1.2, 60))
-    levels = [np.abs(1.7 * residual**0.5 * random.standard_normal(4_000)) for residual in residuals]
-    found = calibration.calibrate(levels, residuals)
-    assert found["sigma_scale"] == pytest.approx(1.7, rel=0.01) and found["sigma_power"] == pytest.approx(0.5, abs=0.03)
-    assert found["within_sigma"] == pytest.approx(0.6827, abs=1e-3)
-    assert found["within_two_sigma"] == pytest.approx(0.9545, abs=3e-3)
-    factor = calibration.factor_of({"validation": json.dumps(found)})
-    assert factor.of(0.64) == pytest.approx(1.7 * 0.8, rel=0.02) and factor.of(99.0) == factor.of(3.0)
-    alike = calibration.calibrate(levels, [0.5] * len(levels))  # nothing to learn the power from
-    assert alike["sigma_power"] == 0.0
-    plain = calibration.SigmaFactor()
-    assert plain.of(2.0) == 1.0
-    assert calibration.factor_of({}) == calibration.factor_of({"validation": "not json"}) == plain
-
-
-def test_the_residual_is_how_far_points_lie_off_the_answer(real_model):
-    mesh = Mesh(real_model.means[2], real_model.faces)
-    normals, rows = vertex_normals(mesh), slice(None, None, 5)
-    points = mesh.vertices[rows] + 0.8 * normals[rows]
-    far = mesh.vertices[rows] + [0.0, 300.0, 0.0]
-    assert calibration.residual_of(mesh, np.concatenate([points, far])) == pytest.approx(0.8, abs=0.05)
-    assert calibration.residual_of(mesh, far) == 1.0
-
-
 def test_a_learner_gives_the_same_batches_in_any_number_of_processes(examples):
     settings = CorrectionConfiguration(SMALL, LossSettings(stages=(0.5, 1.0)))
     learner = CorrectionLearner(settings, (examples, examples), 2, 5, torch.device("cpu"))
@@ -406,21 +350,6 @@ def test_the_evaluation_opens_weights_by_name(tmp_path, network, maker, monkeypa
 def test_sizes_of_the_data_that_make_no_sense_are_refused(values):
     with pytest.raises(UsxError, match="DataSettings"):
         DataSettings(**values)
-
-
-def test_a_stretched_example_is_one_of_a_larger_person(real_model, examples):
-    example, factors = examples[0], np.array([0.95, 1.06, 1.04])
-    larger = stretched(example, factors)
-    assert np.allclose(larger.vertices, example.vertices * factors, atol=1e-3)
-    assert np.allclose(larger.scene.points, example.scene.points * factors, atol=1e-3)
-    # where the X-ray lies is found again on the larger bones, to what the plane's tilt makes of 6 %
-    found = displacement(real_model, observation_of(larger.scene), larger.vertices)
-    assert np.abs(found - larger.displaced).max() < 0.35
-    assert np.allclose(np.linalg.norm(larger.scene.outline_normals, axis=-1), 1.0, atol=1e-5)
-    same = stretched(example, np.ones(3))
-    assert np.allclose(same.scene.outlines, example.scene.outlines, atol=1e-4)
-    assert np.allclose(same.scene.outline_normals, example.scene.outline_normals, atol=1e-5)
-    assert np.array_equal(same.scene.poses, example.scene.poses)
 
 
 def test_size_is_a_column_of_the_step_for_each_axis(real_model):

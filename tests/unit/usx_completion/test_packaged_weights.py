@@ -96,6 +96,15 @@ def test_a_half_seen_level_is_answered_less_surely_or_left_out_with_a_reason(spi
     assert "L3" not in none.levels and "L3" in none.reasons and set(none.levels) == set(LEVELS) - {"L3"}
 
 
+def test_a_level_whose_body_cannot_be_outlined_is_still_answered(spine):
+    _, (points, labels, sources) = spine
+    body = np.flatnonzero((sources == SOURCE_XRAY) & (labels == label_of_level("L3")))
+    most = np.zeros(len(points), bool)
+    most[body[10:]] = True
+    completion = CorrectionCompletion.load(WEIGHTS).complete(*_without((points, labels, sources), most))
+    assert list(completion.levels) == list(LEVELS) and "L3" not in completion.reasons
+
+
 def test_sigma_grows_where_the_xray_is_missing(spine):
     _, cloud = spine
     method = CorrectionCompletion.load(WEIGHTS)

@@ -35,15 +35,16 @@ class SigmaFactor:
         return float(self.scale * np.clip(residual, *RESIDUALS_MM) ** self.power)
 
 
-def residual_of(mesh: Mesh, points: NDArray) -> float:
-    """Median distance, mm, along the normals of an answer to the ultrasound points (N, 3) near it; 1 where there are
-    hardly any."""
+def offsets_near(mesh: Mesh, points: NDArray) -> NDArray[np.float64]:
+    """(M,) how far those of the ultrasound points (N, 3) that lie near an answer are along its normals, mm."""
     gaps, rows = cKDTree(mesh.vertices).query(points, distance_upper_bound=NEAR_MM)
     near = np.isfinite(gaps)
-    if near.sum() < FEWEST:
-        return 1.0
-    offsets = points[near] - mesh.vertices[rows[near]]
-    return float(np.median(np.abs(np.einsum("ni,ni->n", offsets, vertex_normals(mesh)[rows[near]]))))
+    return np.einsum("ni,ni->n", points[near] - mesh.vertices[rows[near]], vertex_normals(mesh)[rows[near]])
+
+
+def residual_of(offsets: NDArray) -> float:
+    """Median distance of `offsets_near`, mm; 1 where there are hardly any."""
+    return float(np.median(np.abs(offsets))) if len(offsets) >= FEWEST else 1.0
 
 
 def scaled_errors(answer: Mesh, sigma: NDArray, truth: Mesh) -> NDArray[np.float64]:

@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
 from usx_common.levels import LEVELS
 from usx_common.meshes import Mesh, vertex_normals
 from usx_common.transforms import apply
 from usx_completion.completion import CompletedLevel, Completion
 from usx_completion.contact import fit_joints
-from usx_completion.correction.calibration import SigmaFactor, factor_of, residual_of
+from usx_completion.correction.calibration import (
+    FEWEST,
+    NEAR_MM,
+    SigmaFactor,
+    factor_of,
+    offsets_near,
+    residual_of,
+)
 from usx_completion.correction.network import CorrectionNetwork, State
 from usx_completion.correction.reading import Batch
 from usx_completion.correction.scene import NothingPlaced, Scene, make_scene
 from usx_completion.correction.weights import load_network
 from usx_completion.observation import ObservationSettings, observe
 from usx_completion.shape_model import PACKAGED_REAL, ShapeModel, load_shape_model
-
-SUPPORT_MM, SMALLEST_SUPPORT = 4.0, 30
 
 
 class CorrectionCompletion:
@@ -60,12 +63,15 @@ class CorrectionCompletion:
         normals = np.stack([vertex_normals(Mesh(shape, self._model.faces)) for shape in local])
         for run in _neighbours(scene.placed):  # a level that is not answered must not dent those that are
             local[run], _ = fit_joints(local[run], normals[run], poses[run])
-        points, levels = scene.points.astype(np.float64), {}
+        points, levels, reasons = scene.points.astype(np.float64), {}, {**observation.reasons, **reasons}
         for k in np.flatnonzero(scene.placed):
             mesh = Mesh(apply(poses[k], local[k]), self._model.faces)
-            levels[LEVELS[k]] = CompletedLevel(mesh, sigma[k] * self._sigma.of(residual_of(mesh, points)), poses[k])
-        reasons = {**observation.reasons, **reasons, **_unsupported(levels, points)}
-        return Completion({level: answer for level, answer in levels.items() if level not in reasons}, reasons,
+            offsets = offsets_near(mesh, points)
+            if len(offsets) < FEWEST:
+                reasons[LEVELS[k]] = f"only {len(offsets)} ultrasound points are within {NEAR_MM:g} mm of the answer"
+            else:
+                levels[LEVELS[k]] = CompletedLevel(mesh, sigma[k] * self._sigma.of(residual_of(offsets)), poses[k])
+        return Completion(levels, {level: reason for level, reason in reasons.items() if level not in levels},
                           observation.dropped, shift)
 
     def _answer(self, scene: Scene) -> tuple[NDArray, NDArray, NDArray, NDArray]:
@@ -77,17 +83,6 @@ class CorrectionCompletion:
             poses = _rigid(state.poses[0].double().cpu().numpy())
             sigma = torch.exp(state.log_sigma[0]).double().cpu().numpy()
         return local, poses, sigma, state.xray[0].double().cpu().numpy()
-
-
-def _unsupported(levels: Mapping[str, CompletedLevel], points: NDArray) -> dict[str, str]:
-    """Why an answer is not given: hardly any ultrasound point lies on it."""
-    reasons = {}
-    for level, answer in levels.items():
-        gaps, _ = cKDTree(answer.mesh.vertices).query(points, distance_upper_bound=SUPPORT_MM)
-        count = int(np.isfinite(gaps).sum())
-        if count < SMALLEST_SUPPORT:
-            reasons[level] = f"only {count} ultrasound points are within {SUPPORT_MM:g} mm of the answer"
-    return reasons
 
 
 def _neighbours(placed: NDArray) -> list[slice]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from usx_common.errors import UsxError
 from usx_common.meshes import Mesh
 from usx_completion.correction.augment import AugmentSettings, augmented
-from usx_completion.correction.calibration import calibrate, residual_of, scaled_errors
+from usx_completion.correction.calibration import calibrate, offsets_near, residual_of, scaled_errors
 from usx_completion.correction.examples import Example
 from usx_completion.correction.loss import LossSettings, correction_loss, true_normals
 from usx_completion.correction.network import CorrectionNetwork, NetworkSettings, State
@@ -115,7 +115,7 @@ class CorrectionLearner:
                 along = (error * true_normals(batch.truth, self.module.faces)).sum(dim=-1)
                 for answer, sigma, truth, points in self._levels(state, batch):
                     scaled.append(scaled_errors(answer, sigma, truth))
-                    residuals.append(residual_of(answer, points))
+                    residuals.append(residual_of(offsets_near(answer, points)))
                 figures.setdefault(f"{name}normal", []).append(float(along.abs().mean()))
                 figures.setdefault(f"{name}place", []).append(float(error.norm(dim=-1).mean()))
         return {**{name: float(np.mean(values)) for name, values in figures.items()},

@@ -19,9 +19,8 @@ from usx_completion.shape_model import ShapeModel
 
 @dataclass(frozen=True)
 class MeanChain:
-    """The usual spine: ``means`` level vertices (L, V, 3) mm with the masks ``bodies`` (L, V)
-    of what the X-ray shows, and ``tilts`` (L,): rotation
-    of each level about x relative to the line through its neighbours' bodies, rad."""
+    """The usual spine: ``means`` level vertices (L, V, 3) mm with the masks ``bodies`` (L, V) of what the X-ray shows,
+    and ``tilts`` (L,): rotation of each level about x relative to the line through its neighbours' bodies, rad."""
 
     means: NDArray[np.float64]
     bodies: NDArray[np.bool_]

@@ -47,4 +47,3 @@ def centred(sample: SpineSample) -> SpineSample:
     """The spine moved so that the mean of all its vertices is the origin, where the paper's cameras expect it."""
     middle = np.concatenate([mesh.vertices for mesh in sample.meshes.values()]).mean(axis=0)
     return sample.moved(dict.fromkeys(LEVELS, make_transform(np.eye(3), -middle)))
-
