@@ -296,9 +296,9 @@ def test_weights_there_and_back_and_damaged_ones(tmp_path, network, real_model, 
 
 
 def test_completion_answers_five_levels_or_says_why_not(network, real_model, maker):
-    spines = maker._spines["paper"]
+    spines = maker._spines["real", "paper"]
     truth, observed = spines.examined(0)
-    cloud = partial_spine(observed, maker._chain, PAPER.crop, 5)
+    cloud = partial_spine(observed, maker._chains["real"], PAPER.crop, 5)
     completion = CorrectionCompletion(network, real_model)
     answer = completion.complete(*cloud)
     assert set(answer.levels) == set(LEVELS) and not answer.reasons
@@ -336,13 +336,13 @@ def test_a_learner_gives_the_same_batches_in_any_number_of_processes(examples):
 
 def test_the_evaluation_opens_weights_by_name(tmp_path, network, maker, monkeypatch):
     monkeypatch.setattr("usx_completion.evaluation.networks.PACKAGED", tmp_path / "nothing" / "model")
-    _, observed = maker._spines["paper"].examined(0)
+    _, observed = maker._spines["real", "paper"].examined(0)
     sha = load_shape_model(PACKAGED_REAL)[1]["sha256"]
     missing = open_methods(["usx"], MethodOptions(weights=tmp_path))
     assert missing[0] == [] and "train --config usx" in missing[1][0]
     save_weights(tmp_path / "usx.safetensors", network.state_dict(), card_of(network, sha))
     (method,), notes = open_methods(["usx"], MethodOptions(weights=tmp_path))
-    given = CaseInput({}, *partial_spine(observed, maker._chain, PAPER.crop, 5))
+    given = CaseInput({}, *partial_spine(observed, maker._chains["real"], PAPER.crop, 5))
     assert not notes and set(method.complete(given)) == set(LEVELS)
 
 

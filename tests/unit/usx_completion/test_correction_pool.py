@@ -45,8 +45,10 @@ def test_arrays_of_a_pool_are_the_examples_and_nothing_but_an_identity_is_added(
     with np.load(pooled / "examples_000000.npz") as data:
         arrays = dict(data)
     told = json.loads(str(arrays.pop("identity")))
-    assert told == {"seed": 7, "first": 0, "count": 1, "presets": ["paper", "realistic"], "source": "real",
-                    "shape_model": load_shape_model(PACKAGED_REAL)[1]["sha256"], "format": "usx example pool 2"}
+    assert len(told.pop("preset_settings")) == 16
+    assert told == {"seed": 7, "first": 0, "count": 1, "presets": ["paper", "realistic"],
+                    "sources": ["real", "real", "real", "model"],
+                    "shape_model": load_shape_model(PACKAGED_REAL)[1]["sha256"], "format": "usx example pool 3"}
     scene = examples[0].scene
     expected = {"lengths": np.array([len(scene.points)]), "points": scene.points, "labels": scene.labels,
                 **{name: getattr(scene, name)[None] for name in ("outlines", "outline_normals", "shown", "plane",
@@ -82,7 +84,8 @@ def _other(path, **values):
 @pytest.mark.parametrize(("value", "says"), [
     ({"seed": 8}, "made with seed 8, not 7"), ({"shape_model": "ab"}, "made with shape model ab, not fd7e"),
     ({"presets": ["paper"]}, "made with presets paper, not paper, realistic"),
-    ({"source": "model"}, "made with source model, not real"),
+    ({"sources": ["model"]}, "made with sources model, not real, real, real, model"),
+    ({"preset_settings": "1f"}, "made with preset settings 1f, not"),
     ({"format": "pool 0"}, "made with format pool 0, not usx")])
 def test_pools_of_another_kind_are_neither_mixed_nor_gone_on_with(pooled, value, says):
     _other(pooled / "examples_000001.npz", **value)

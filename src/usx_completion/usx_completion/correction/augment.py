@@ -38,9 +38,9 @@ class AugmentSettings:
     xray_turn_most: float = 0.15
     plane_shift_sd: float = 4.0
     outline_scale_sd: float = 0.015
-    noise_most: float = 1.0
+    noise_most: float = 1.5
     thinned_least: float = 0.35
-    cut: float = 0.15
+    cut: float = 0.25
     holes: int = 5
     hole_mm: float = 12.0
     stray: float = 0.03

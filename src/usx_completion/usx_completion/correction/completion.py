@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from usx_common.levels import LEVELS
@@ -13,6 +12,7 @@ from usx_common.meshes import Mesh, vertex_normals
 from usx_common.transforms import apply
 from usx_completion.completion import CompletedLevel, Completion
 from usx_completion.contact import fit_joints
+from usx_completion.correction.answer import answers
 from usx_completion.correction.calibration import (
     FEWEST,
     NEAR_MM,
@@ -21,9 +21,9 @@ from usx_completion.correction.calibration import (
     offsets_near,
     residual_of,
 )
-from usx_completion.correction.network import CorrectionNetwork, State
-from usx_completion.correction.reading import Batch
-from usx_completion.correction.scene import NothingPlaced, Scene, make_scene
+from usx_completion.correction.network import CorrectionNetwork
+from usx_completion.correction.polish import Polish
+from usx_completion.correction.scene import NothingPlaced, make_scene
 from usx_completion.correction.weights import load_network
 from usx_completion.observation import ObservationSettings, observe
 from usx_completion.shape_model import PACKAGED_REAL, ShapeModel, load_shape_model
@@ -36,7 +36,7 @@ class CorrectionCompletion:
                  device: str = "cpu", settings: ObservationSettings | None = None) -> None:
         self.network, self._model = network.to(device).eval(), model
         self._sigma, self._device = sigma or SigmaFactor(), device
-        self._settings = settings or ObservationSettings()
+        self._settings, self._polish = settings or ObservationSettings(), Polish(model)
 
     @staticmethod
     def load(path: Path, device: str = "cpu", settings: ObservationSettings | None = None) -> CorrectionCompletion:
@@ -59,7 +59,8 @@ class CorrectionCompletion:
             scene, reasons = make_scene(self._model, observation, self._settings.smallest_level)
         except NothingPlaced as error:
             return Completion({}, {**observation.reasons, **error.reasons}, observation.dropped)
-        local, poses, sigma, shift = self._answer(scene)
+        answer, = answers(self.network, self._polish, [scene], self._device)
+        local, poses = answer.local, answer.poses
         normals = np.stack([vertex_normals(Mesh(shape, self._model.faces)) for shape in local])
         for run in _neighbours(scene.placed):  # a level that is not answered must not dent those that are
             local[run], _ = fit_joints(local[run], normals[run], poses[run])
@@ -70,30 +71,13 @@ class CorrectionCompletion:
             if len(offsets) < FEWEST:
                 reasons[LEVELS[k]] = f"only {len(offsets)} ultrasound points are within {NEAR_MM:g} mm of the answer"
             else:
-                levels[LEVELS[k]] = CompletedLevel(mesh, sigma[k] * self._sigma.of(residual_of(offsets)), poses[k])
+                levels[LEVELS[k]] = CompletedLevel(mesh, answer.sigma[k] * self._sigma.of(residual_of(offsets)),
+                                                   poses[k])
         return Completion(levels, {level: reason for level, reason in reasons.items() if level not in levels},
-                          observation.dropped, shift)
-
-    def _answer(self, scene: Scene) -> tuple[NDArray, NDArray, NDArray, NDArray]:
-        """(L, V, 3) local vertices, (L, 4, 4) poses, (L, V) sigma before calibration, mm, and (3,) the X-ray's
-        correction: mm, mm, rad."""
-        with torch.inference_mode():
-            state: State = self.network(Batch.of([scene], self._device))[-1]
-            local = self.network.local(state)[0].double().cpu().numpy()
-            poses = _rigid(state.poses[0].double().cpu().numpy())
-            sigma = torch.exp(state.log_sigma[0]).double().cpu().numpy()
-        return local, poses, sigma, state.xray[0].double().cpu().numpy()
+                          observation.dropped, answer.shift)
 
 
 def _neighbours(placed: NDArray) -> list[slice]:
     """Runs of levels that are placed."""
     edges = np.flatnonzero(np.diff(np.concatenate([[0], placed.astype(int), [0]])))
     return [slice(first, last) for first, last in zip(edges[::2], edges[1::2], strict=True)]
-
-
-def _rigid(poses: NDArray) -> NDArray[np.float64]:
-    """Poses whose rotations are exact: float32 products drift by 1e-6."""
-    left, _, right = np.linalg.svd(poses[:, :3, :3])
-    poses = poses.copy()
-    poses[:, :3, :3] = left @ right
-    return poses

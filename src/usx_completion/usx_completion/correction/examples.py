@@ -32,20 +32,25 @@ class Example:
 
 
 class ExampleMaker:
-    """Examples by number, the presets in turn. Deterministic."""
+    """Examples by number: the presets in turn, and each source for all presets before the next. Deterministic.
+
+    Every source is a shape model with the topology of ``model``, so that vertices correspond.
+    """
 
     def __init__(self, model: ShapeModel, seed: int, presets: tuple[str, ...] = ("paper", "realistic"),
-                 source: str = "real") -> None:
-        self._model, self._seed, self._presets = model, seed, presets
-        choice = SourceChoice(source, seed)
-        self._spines = {name: OnlineSpines(seed, SampleSettings(preset_named(name)), choice) for name in set(presets)}
-        self._chain = mean_chain_of(self._spines[presets[0]].source)
+                 sources: tuple[str, ...] = ("real",)) -> None:
+        self._model, self._seed, self._presets, self._sources = model, seed, presets, sources
+        self._spines = {(source, name): OnlineSpines(seed, SampleSettings(preset_named(name)),
+                                                     SourceChoice(source, seed))
+                        for source in set(sources) for name in set(presets)}
+        self._chains = {source: mean_chain_of(self._spines[source, presets[0]].source) for source in set(sources)}
 
     def example(self, number: int) -> Example:
         """Example ``number``. Raises UsxError for a spine of which too little was seen."""
         preset = self._presets[number % len(self._presets)]
-        truth, observed = self._spines[preset].examined(number)
-        cloud = partial_spine(observed, self._chain, preset_named(preset).crop, self._seed * 2**32 + number)
+        source = self._sources[number // len(self._presets) % len(self._sources)]
+        truth, observed = self._spines[source, preset].examined(number)
+        cloud = partial_spine(observed, self._chains[source], preset_named(preset).crop, self._seed * 2**32 + number)
         observation = observe(*cloud)
         scene, _ = make_scene(self._model, observation)
         if not scene.shown.all():

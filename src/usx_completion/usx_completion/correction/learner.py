@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from usx_common.errors import UsxError
-from usx_common.meshes import Mesh
+from usx_common.meshes import Mesh, vertex_normals
+from usx_completion.correction.answer import answers
 from usx_completion.correction.augment import AugmentSettings, augmented
 from usx_completion.correction.calibration import calibrate, offsets_near, residual_of, scaled_errors
 from usx_completion.correction.examples import Example
-from usx_completion.correction.loss import LossSettings, correction_loss, true_normals
-from usx_completion.correction.network import CorrectionNetwork, NetworkSettings, State
+from usx_completion.correction.loss import LossSettings, correction_loss
+from usx_completion.correction.network import CorrectionNetwork, NetworkSettings
+from usx_completion.correction.polish import Polish
 from usx_completion.correction.pool import read_pool
 from usx_completion.correction.reading import Batch
 from usx_completion.correction.weights import card_of
@@ -86,6 +88,7 @@ class CorrectionLearner:
             raise UsxError(f"loss.stages = {configuration.loss.stages} must have a weight for each of the "
                            f"{len(configuration.network.stages)} stages of the network")
         self._settings, self._size, self._seed, self._device = configuration, size, seed, device
+        self._polish = Polish(model)
 
     def loss(self, batch: TrainingBatch, step: Step) -> dict[str, Tensor]:
         """Terms of `loss.correction_loss`."""
@@ -109,27 +112,19 @@ class CorrectionLearner:
         for start in range(0, len(self._validation), AT_ONCE):
             examples = self._validation[start:start + AT_ONCE]
             for name, kind in (("", examples), ("blind_", [_blind(example) for example in examples])):
-                batch = TrainingBatch.of(kind, self._device)
-                state = self.module(batch.scenes)[-1]
-                error = self.module.vertices(state) - batch.truth
-                along = (error * true_normals(batch.truth, self.module.faces)).sum(dim=-1)
-                for answer, sigma, truth, points in self._levels(state, batch):
-                    scaled.append(scaled_errors(answer, sigma, truth))
-                    residuals.append(residual_of(offsets_near(answer, points)))
-                figures.setdefault(f"{name}normal", []).append(float(along.abs().mean()))
-                figures.setdefault(f"{name}place", []).append(float(error.norm(dim=-1).mean()))
+                found = answers(self.module, self._polish, [example.scene for example in kind], self._device)
+                for answer, example in zip(found, kind, strict=True):
+                    vertices, truth = answer.vertices, example.vertices.astype(np.float64)
+                    for k, level in enumerate(vertices):
+                        told, true = Mesh(level, self._model.faces), Mesh(truth[k], self._model.faces)
+                        error = level - truth[k]
+                        along = np.einsum("vi,vi->v", error, vertex_normals(true))
+                        figures.setdefault(f"{name}normal", []).append(float(np.abs(along).mean()))
+                        figures.setdefault(f"{name}place", []).append(float(np.linalg.norm(error, axis=1).mean()))
+                        scaled.append(scaled_errors(told, answer.sigma[k], true))
+                        residuals.append(residual_of(offsets_near(told, example.scene.points)))
         return {**{name: float(np.mean(values)) for name, values in figures.items()},
                 **calibrate(scaled, residuals)}
-
-    def _levels(self, state: State, batch: TrainingBatch) -> Iterator[tuple[Mesh, NDArray, Mesh, NDArray]]:
-        """Answer, sigma (V,), true mesh and ultrasound points (N, 3) of every level of every spine, mm."""
-        answers, sigma, truths = (values.detach().double().cpu().numpy() for values in
-                                  (self.module.vertices(state), torch.exp(state.log_sigma), batch.truth))
-        faces = self.module.faces.cpu().numpy()
-        for k, points in enumerate(batch.scenes.points):
-            seen = points.double().cpu().numpy()
-            for answer, spread, truth in zip(answers[k], sigma[k], truths[k], strict=True):
-                yield Mesh(answer, faces), spread, Mesh(truth, faces), seen
 
     def _harder(self, place: int) -> Example:
         random = np.random.default_rng(np.random.SeedSequence([STREAM, self._seed, place]))

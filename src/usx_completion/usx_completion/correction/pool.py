@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import zipfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -18,11 +19,12 @@ from usx_completion.correction.examples import Example, ExampleMaker
 from usx_completion.correction.pool_identity import NAME, BadPool, PoolIdentity
 from usx_completion.correction.scene import Scene
 from usx_completion.data.generate import one_thread_each
+from usx_completion.data.presets import preset_named
 from usx_completion.shape_model import PACKAGED_REAL, load_shape_model
 
 PER_FILE = 100
 PRESETS = ("paper", "realistic")
-SOURCE = "real"
+SOURCES = ("real", "real", "real", "model")  # each for every preset, then the next; a fourth is of generated spines
 OF_POINTS = ("points", "labels")  # one row a point; all others have one row an example
 OF_EXAMPLES = ("vertices", "blind_poses", "displaced")
 DAMAGE = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, NotImplementedError)
@@ -74,7 +76,8 @@ def planned_parts(folder: Path, count: int, seed: int) -> list[tuple[Part, int |
 
 def pool_identity(seed: int) -> PoolIdentity:
     """What all files of a seed share."""
-    return PoolIdentity(seed, 0, 0, PRESETS, SOURCE, load_shape_model(PACKAGED_REAL)[1]["sha256"])
+    settings = hashlib.sha256(repr([preset_named(name) for name in PRESETS]).encode()).hexdigest()[:16]
+    return PoolIdentity(seed, 0, 0, PRESETS, settings, SOURCES, load_shape_model(PACKAGED_REAL)[1]["sha256"])
 
 
 def read_file(path: Path) -> list[Example]:
@@ -163,7 +166,7 @@ def _write(part: Part) -> tuple[int, int]:
     whole = replace(identity, first=0, count=0)
     if whole not in _makers:
         _makers[whole] = ExampleMaker(load_shape_model(PACKAGED_REAL)[0], identity.seed, identity.presets,
-                                      identity.source)
+                                      identity.sources)
     examples, failed = [], 0
     for number in range(identity.first, identity.first + identity.count):
         try:

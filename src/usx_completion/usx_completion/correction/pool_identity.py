@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from usx_common.errors import UsxError
 
-FORMAT = "usx example pool 2"  # 2: bodies of the X-ray end at each level's own canal
+FORMAT = "usx example pool 3"  # 3: starts found sideways, generated spines among the people
 NAME = "identity"  # of the array
 
 
@@ -23,13 +23,15 @@ class BadPool(UsxError):
 @dataclass(frozen=True)
 class PoolIdentity:
     """``seed`` of people and errors; the file's ``first`` spine and its ``count``, those left out included; ``presets``
-    in turn; ``source`` of the spines; ``shape_model``: SHA-256 of the prior; ``format`` of the file."""
+    in turn, and ``preset_settings``, a hash of what they hold; ``sources`` of the spines in turn; ``shape_model``:
+    SHA-256 of the prior; ``format`` of the file."""
 
     seed: int
     first: int
     count: int
     presets: tuple[str, ...]
-    source: str
+    preset_settings: str
+    sources: tuple[str, ...]
     shape_model: str
     format: str = FORMAT
 
@@ -45,12 +47,10 @@ class PoolIdentity:
                           "again with make_pool")
         try:
             told = json.loads(str(arrays[NAME][()]))
-            values = {field.name: told[field.name] for field in fields(PoolIdentity)}
+            values: dict[str, Any] = {field.name: _hashable(told[field.name]) for field in fields(PoolIdentity)}
         except (ValueError, KeyError, TypeError, IndexError) as error:
             raise BadPool(f"{path} is damaged: its identity cannot be read ({error}); delete it, and make_pool makes "
                           "it again") from error
-        if isinstance(values["presets"], list):
-            values["presets"] = tuple(values["presets"])
         return PoolIdentity(**values)
 
     def check(self, path: Path, wanted: PoolIdentity, place_too: bool = True) -> None:
@@ -61,6 +61,10 @@ class PoolIdentity:
             if mine != other and (place_too or field.name not in ("first", "count")):
                 raise BadPool(f"{path} was made with {field.name.replace('_', ' ')} {_text(mine)}, not "
                               f"{_text(other)}: use another folder, or delete this one")
+
+
+def _hashable(value: object) -> object:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _text(value: object) -> str:

@@ -1,0 +1,179 @@
+"""What is left between an answer and what was seen of the bone, spread over the surface by a Gaussian process.
+
+The network tells pose and shape from what nodes some millimetres apart see. Points and outlines still ask for a little
+more, finer than that. Displacements along the normals are a Gaussian process here, with the width that the shape model
+of real people found in what its modes leave over (`Spread`); its mean, given what points and outlines ask for, is added
+(Rasmussen and Williams, Gaussian Processes for Machine Learning, 2006, chapter 2). How far data are believed is told by
+the data: by how close to the answer they lie already.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+from scipy.linalg import LinAlgError, cho_factor, cho_solve
+from scipy.spatial import cKDTree
+from scipy.spatial.distance import cdist
+from trimesh.triangles import closest_point, points_to_barycentric
+
+from usx_common.errors import UsxError
+from usx_common.meshes import Mesh, vertex_normals
+from usx_completion.correction.scene import Scene
+from usx_completion.outline import silhouette
+from usx_completion.shape_model import ShapeModel
+from usx_completion.surface_distance import nearest_faces
+
+FEWEST = 10
+EDGE_MM = 2.0  # the nearest point of a surface is that much nearer than its vertices at most
+ROBUST = 1.4826  # standard deviation of normal numbers over their median distance
+
+
+@dataclass(frozen=True)
+class PolishSettings:
+    """``field_mm``: standard deviation of what is looked for; ``width_mm``: how far it is alike along the surface;
+    ``facing``: the same for normals, in lengths of their difference (the two sides of a lamina are apart);
+    ``reach_mm``: data farther off are not of this surface; ``noise``: of a place on the bone, over the median distance
+    of the level's points, but ``noise_least_mm``; ``outline_noise`` over the robust standard deviation of the rims,
+    but ``outline_least_mm``; ``outline_proud_mm``: a silhouette is the outermost of a bumpy surface, this much outside
+    of the smooth one that is told."""
+
+    field_mm: float = 0.7
+    width_mm: float = 5.0
+    facing: float = 0.8
+    reach_mm: float = 4.0
+    noise: float = 1.0
+    noise_least_mm: float = 0.1
+    outline_noise: float = 1.2
+    outline_least_mm: float = 0.5
+    outline_proud_mm: float = 0.8
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not 0.0 <= value <= 50.0 or (value == 0.0 and name not in ("field_mm", "outline_proud_mm")):
+                raise UsxError(f"polish.{name} = {value} must be above 0 and at most 50")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What data ask of a level's surface: at R ``places`` (R, 3) mm where its ``normals`` (R, 3) are these, to go
+    ``along`` (R,) mm in a direction of which the normal has the ``share`` (R,), give or take ``noise`` (R,) mm."""
+
+    places: NDArray[np.float64]
+    normals: NDArray[np.float64]
+    along: NDArray[np.float64]
+    share: NDArray[np.float64]
+    noise: NDArray[np.float64]
+
+    def __add__(self, other: Asked) -> Asked:
+        return Asked(*(np.concatenate([getattr(self, name), getattr(other, name)]) for name in vars(self)))
+
+
+class Polish:
+    """For answers with the topology of ``model`` (V vertices)."""
+
+    def __init__(self, model: ShapeModel, settings: PolishSettings | None = None) -> None:
+        self._faces, self._bodies = model.faces, model.xray_bodies
+        self._settings = settings or PolishSettings()
+
+    def __call__(self, vertices: NDArray, scene: Scene, outlines: tuple[NDArray, NDArray]
+                 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """(L, V, 3) vertices of all levels, mm, frame spine, that lie nearer to the scene's points and to ``outlines``:
+        points and normals (L, 72, 2), corrected as the answer says. And (L, V), to what share of it the standard
+        deviation of each is brought down. Levels that are not placed stay."""
+        result, doubt = np.array(vertices, np.float64), np.ones(vertices.shape[:2])
+        placed = np.flatnonzero(scene.placed)
+        if len(placed) == 0 or self._settings.field_mm == 0.0:
+            return result, doubt
+        meshes = {int(k): Mesh(result[k], self._faces) for k in placed}
+        normals = {k: vertex_normals(mesh) for k, mesh in meshes.items()}
+        asked = self._by_points(meshes, normals, scene.points.astype(np.float64))
+        for k, more in self._by_outlines(meshes, normals, scene, outlines).items():
+            asked[k] = asked[k] + more if k in asked else more
+        for k, mine in asked.items():
+            along, doubt[k] = self._posterior(meshes[k].vertices, normals[k], mine)
+            result[k] += along[:, None] * normals[k]
+        return result, doubt
+
+    def _by_points(self, meshes: dict[int, Mesh], normals: dict[int, NDArray], points: NDArray) -> dict[int, Asked]:
+        """What the points ask of each level; a point is of the level whose surface is nearest."""
+        everything = np.concatenate([mesh.vertices for mesh in meshes.values()])
+        gaps, rows = cKDTree(everything).query(points, distance_upper_bound=self._settings.reach_mm + EDGE_MM)
+        count = self._bodies.shape[1]
+        owner = np.where(np.isfinite(gaps), rows // count, -1)
+        asked = {}
+        for place, (k, mesh) in enumerate(meshes.items()):
+            mine = owner == place
+            if mine.sum() >= FEWEST:
+                asked[k] = self._of_level(mesh, normals[k], points[mine], rows[mine] % count)
+        return asked
+
+    def _of_level(self, mesh: Mesh, normals: NDArray, points: NDArray, rows: NDArray) -> Asked:
+        """``rows``: the vertex nearest to each point; those that share one are averaged."""
+        settings = self._settings
+        distance, faces = nearest_faces(points, mesh)
+        near = distance < settings.reach_mm
+        if not near.any():
+            return Asked(np.zeros((0, 3)), np.zeros((0, 3)), *np.zeros((3, 0)))
+        points, rows, touched = points[near], rows[near], mesh.faces[faces[near]]
+        corners = mesh.vertices[touched]
+        feet = closest_point(corners, points)
+        parts = points_to_barycentric(corners, feet)
+        facing = _unit(np.einsum("nk,nki->ni", parts, normals[touched]))  # the same on both sides of an edge
+        offsets = np.copysign(distance[near], np.einsum("ni,ni->n", points - feet, facing))
+        noise = max(settings.noise * float(np.median(np.abs(offsets))), settings.noise_least_mm)
+        _, group, size = np.unique(rows, return_inverse=True, return_counts=True)
+        mean = sparse.csr_matrix((1.0 / size[group], (group, np.arange(len(group)))))
+        # what lies at one place of the bone shares half of its error
+        return Asked(mean @ feet, _unit(mean @ facing), mean @ offsets, np.ones(len(size)),
+                     noise * np.sqrt(0.5 + 0.5 / size))
+
+    def _by_outlines(self, meshes: dict[int, Mesh], normals: dict[int, NDArray], scene: Scene,
+                     outlines: tuple[NDArray, NDArray]) -> dict[int, Asked]:
+        """What the X-ray's outlines ask of the vertices that are outermost in its plane."""
+        settings, plane = self._settings, scene.plane.astype(np.float64)
+        asked = {}
+        for k in (k for k in meshes if scene.shown[k]):
+            body = np.flatnonzero(self._bodies[k])
+            flat = (meshes[k].vertices[body] - plane[0]) @ plane[2:].T
+            rim = silhouette(flat)
+            gaps, near = cKDTree(outlines[0][k]).query(flat[rim])
+            facing = outlines[1][k][near].astype(np.float64)
+            along = np.einsum("ni,ni->n", outlines[0][k][near] - flat[rim], facing) - settings.outline_proud_mm
+            rows = body[rim]
+            share = np.einsum("ni,ni->n", normals[k][rows], facing @ plane[2:])
+            mine = (np.abs(along) < settings.reach_mm) & (gaps < 2.0 * settings.reach_mm) & (share > 0.0)
+            rows = rows[mine]
+            asked[k] = Asked(meshes[k].vertices[rows], normals[k][rows], along[mine], share[mine], np.zeros(len(rows)))
+        everything = np.concatenate([part.along for part in asked.values()] or [np.zeros(0)])
+        if len(everything) < FEWEST:
+            return {}
+        usual = ROBUST * float(np.median(np.abs(everything - np.median(everything))))
+        noise = max(settings.outline_noise * usual, settings.outline_least_mm)
+        return {k: replace(part, noise=part.noise + noise) for k, part in asked.items()}
+
+    def _posterior(self, vertices: NDArray, normals: NDArray, asked: Asked
+                   ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """(V,) mm along the normals: the process's mean, given what is asked. (V,) share of the standard deviation that
+        is left by the one place that tells most; that of all places together takes longer and is little less."""
+        known, everywhere = self._features(asked.places, asked.normals), self._features(vertices, normals)
+        covariance = asked.share[:, None] * self._kernel(known, known) * asked.share + np.diag(asked.noise**2)
+        across = self._kernel(everywhere, known) * asked.share
+        try:
+            weights = cho_solve(cho_factor(covariance, lower=True), asked.along)
+        except LinAlgError:
+            return np.zeros(len(vertices)), np.ones(len(vertices))
+        told = np.max(across**2 / np.diag(covariance), axis=1, initial=0.0) / self._settings.field_mm**2
+        return across @ weights, np.sqrt(1.0 - told)
+
+    def _features(self, places: NDArray, normals: NDArray) -> NDArray[np.float64]:
+        return np.hstack([places / self._settings.width_mm, normals / self._settings.facing])
+
+    def _kernel(self, first: NDArray, second: NDArray) -> NDArray[np.float64]:
+        return self._settings.field_mm**2 * np.exp(-0.5 * cdist(first, second, "sqeuclidean"))
+
+
+def _unit(vectors: NDArray) -> NDArray[np.float64]:
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
