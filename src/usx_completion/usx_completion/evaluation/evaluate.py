@@ -14,9 +14,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from usx_common.errors import UsxError
 from usx_completion.evaluation.datasets import DatasetPlan, Wanted, plan_datasets
+from usx_completion.evaluation.floors import FloorRow
 from usx_completion.evaluation.methods import FACTORIES, MethodOptions, chosen_names, open_methods
 from usx_completion.evaluation.perturb import CONDITIONS, QUICK_CONDITIONS
-from usx_completion.evaluation.pose_floor import FloorRow
 from usx_completion.evaluation.report import Report, write_report
 from usx_completion.evaluation.running import Job, Work, run_jobs
 from usx_completion.evaluation.scoring import VertebraRow

@@ -10,8 +10,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from usx_completion.evaluation import pictures, robustness, significance
+from usx_completion.evaluation.floors import FloorRow
 from usx_completion.evaluation.methods import shape_of
-from usx_completion.evaluation.pose_floor import FloorRow
 from usx_completion.evaluation.running import Evaluator, Job, Work
 from usx_completion.evaluation.scoring import METRICS, VertebraRow, answer
 from usx_completion.evaluation.shape_spread import SpreadRow

@@ -13,9 +13,9 @@ from usx_common.errors import UsxError
 from usx_completion.data.generate import one_thread_each
 from usx_completion.evaluation.case import Case
 from usx_completion.evaluation.datasets import CaseSource, DatasetPlan
+from usx_completion.evaluation.floors import FloorRow, floors_of
 from usx_completion.evaluation.methods import Method, MethodOptions, open_methods
 from usx_completion.evaluation.perturb import CONDITIONS, perturbed
-from usx_completion.evaluation.pose_floor import FloorRow, floor_of
 from usx_completion.evaluation.scoring import VertebraRow, score, true_surfaces
 from usx_completion.evaluation.shape_spread import SpreadRow, spread_of
 
@@ -32,8 +32,8 @@ class Job:
 
 @dataclass(frozen=True)
 class JobResult:
-    """Rows of a job, how its true shapes spread (where vertices correspond), and what the examination's own errors
-    cost; ``reason``: why the spine could not be examined, else empty."""
+    """Rows of a job, how its true shapes spread (where vertices correspond), and what nobody could avoid;
+    ``reason``: why the spine could not be examined, else empty."""
 
     job: Job
     rows: list[VertebraRow]
@@ -68,7 +68,7 @@ class Evaluator:
         worse = perturbed(case, CONDITIONS[job.condition]) if job.condition else case
         surfaces = true_surfaces(worse)
         rows = [row for method in self.methods for row in score(worse, method, surfaces, emd=not job.condition)]
-        return JobResult(job, rows) if job.condition else JobResult(job, rows, spread_of(case), floor_of(case))
+        return JobResult(job, rows) if job.condition else JobResult(job, rows, spread_of(case), floors_of(case))
 
 
 _evaluator: Evaluator | None = None

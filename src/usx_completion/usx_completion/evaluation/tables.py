@@ -9,7 +9,8 @@ import numpy as np
 from rich.table import Table
 
 from usx_common.levels import LEVELS
-from usx_completion.evaluation.pose_floor import FloorRow, floor_table
+from usx_completion.evaluation import floors
+from usx_completion.evaluation.floors import FloorRow, floor_table
 from usx_completion.evaluation.robustness import CurvePoint
 from usx_completion.evaluation.shape_spread import SpreadRow, spread_table
 from usx_completion.evaluation.significance import Comparison
@@ -61,7 +62,6 @@ def terminal_tables(rows: Sequence[SummaryRow]) -> list[Table]:
 
 
 SPREAD_COLUMNS = ("distance along the normal, mm", *LEVELS, "mean")
-FLOOR_COLUMNS = ("ASSD, mm", "n", "arch", "body", "whole")
 
 
 @dataclass(frozen=True)
@@ -88,11 +88,11 @@ class Yardstick:
 
 
 def yardsticks(spread: Sequence[SpreadRow], floor: Sequence[FloorRow]) -> list[Yardstick]:
-    """What the figures are to be read beside: how far the synthetic test spines are from the mean, and what the
-    examination's own errors cost; those that there is something to say of."""
+    """What the figures are to be read beside: how far the synthetic test spines are from the mean, and what
+    nobody could avoid; those that there is something to say of."""
     found = [
         Yardstick("spread of the synthetic test spines", SPREAD_COLUMNS, spread_table(spread) if spread else []),
-        Yardstick("true bones moved rigidly onto what ultrasound shows of them", FLOOR_COLUMNS, floor_table(floor)),
+        *(Yardstick(title, floors.COLUMNS, floor_table(floor, kind)) for kind, title in floors.TITLES.items()),
     ]
     return [yardstick for yardstick in found if yardstick.lines]
 
