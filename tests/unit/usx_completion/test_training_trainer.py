@@ -85,6 +85,14 @@ def test_it_learns_and_writes_what_it_did(whole, tmp_path):
     assert run(tmp_path, settings=long)[1]._best < 0.3 * errors[3]
 
 
+def test_a_log_is_told_how_far_it_is(tmp_path, capsys):
+    Trainer(Line(), replace(SETTINGS, steps=24), Run(tmp_path / "loud", torch.device("cpu"))).train()
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("step")]
+    assert len(told) == 1 and told[0].startswith("step 12 of 24, about 0 min left, loss ")
+    run(tmp_path / "quiet", settings=replace(SETTINGS, steps=24))
+    assert not capsys.readouterr().err
+
+
 def test_a_stopped_training_goes_on_to_the_same_parameters(whole, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, Line(fails_at=8))

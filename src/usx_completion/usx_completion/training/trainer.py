@@ -26,6 +26,7 @@ from usx_completion.training.settings import TrainingSettings, learning_rate
 from usx_completion.training.weights import save_weights
 
 CHECKPOINT, WEIGHTS = "checkpoint.pt", "model.safetensors"
+TOLD_EVERY_S = 60.0  # where there is no terminal to draw a bar in
 UNKNOWN = 10**9  # steps of a training for a time, until some are measured: it stands at its very beginning
 
 
@@ -54,7 +55,7 @@ class Trainer:
         self._optimiser = _optimiser(self._module, settings)
         self._average = RunningAverage(self._module, settings.average)
         self._log, self._clock = TrainingLog(), Clock(run.minutes)
-        self._step, self._best, self._saved_s = 0, float("inf"), 0.0
+        self._step, self._best, self._saved_s, self._told_s = 0, float("inf"), 0.0, 0.0
         self._validated, self._to_come = 0, settings.validations  # the step of the last validation; how many are left
         self._spread = settings.validations  # how many of these there is time for
         self._total = UNKNOWN if self._clock.limited else settings.total_steps(learner.samples)
@@ -88,8 +89,20 @@ class Trainer:
                                             > 60.0 * self._settings.checkpoint_minutes):
                     self._save()
                 bar.update(task, completed=self._step, total=self._total, figures=f"loss {terms['total']:.4g}")
+                self._tell(bar, terms["total"])
         if self._group.first:
             self._log.write(self._run.folder, self._settings.select, last=True)
+
+    def _tell(self, bar: Progress, loss: float) -> None:
+        """A line now and then where no bar can be drawn: in a log, or under a scheduler."""
+        spent = self._clock.spent_s
+        if bar.disable or bar.console.is_terminal or not (
+                self._step == MEASURED_STEPS or spent - self._told_s > TOLD_EVERY_S):
+            return
+        self._told_s = spent
+        left = spent * (self._total / self._step - 1.0) / 60.0
+        of = "" if self._total == UNKNOWN else f" of {self._total}, about {left:.0f} min left"
+        bar.console.print(f"step {self._step}{of}, loss {loss:.4g}")
 
     def summary(self) -> str:
         """One line on the training that is done."""
@@ -198,7 +211,7 @@ class Trainer:
         self._validated, self._to_come = state["validated"], state["to_come"]
         self._spread = state["spread"]
         self._log, self._clock = TrainingLog(state["log"]), Clock(self._run.minutes, state["seconds"])
-        self._saved_s = self._clock.spent_s
+        self._saved_s = self._told_s = self._clock.spent_s
 
     def _progress(self) -> Progress:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
