@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from scipy.spatial import cKDTree
 
 from usx_common.levels import LEVELS, SOURCE_XRAY, label_of_level
 from usx_completion.completion import place_mean
@@ -17,6 +18,7 @@ from usx_completion.data.presets import PAPER, SampleSettings
 from usx_completion.data.spine_source import SourceChoice, mean_chain_of
 from usx_completion.metrics import SampledSurface, mean_surface_distances
 from usx_completion.observation import BadPartial
+from usx_completion.paper.completion import PaperCompletion
 from usx_completion.shape_model import PACKAGED_REAL, load_shape_model
 from usx_completion.training.weights import load_weights
 
@@ -50,6 +52,22 @@ def test_the_card_says_what_the_weights_were_learned_from(model):
     assert int(card["examples"]) >= 1000 and 0.3 < figures["sigma_scale"] < 3.0
     licences = PACKAGED_REAL.with_name("LICENCES.txt").read_text()
     assert WEIGHTS.name in licences
+
+
+@pytest.mark.parametrize("variant", ["baseline", "ef", "lf", "ef_lf"])
+def test_the_small_networks_of_the_paper_answer_better_than_a_mean_cloud_would(spine, variant):
+    """Rows to compare with: each is what its name says, and has learned something."""
+    path = PACKAGED_REAL.with_name(f"paper_small_{variant}.safetensors")
+    completion = PaperCompletion.load(path)
+    assert completion.variant == variant and completion.card["licence"].startswith("CC BY-SA 4.0")
+    assert path.name in PACKAGED_REAL.with_name("LICENCES.txt").read_text()
+    settings = SampleSettings(PAPER)
+    spines = OnlineSpines(TEST_SEED, settings, SourceChoice("real", TEST_SEED))
+    sample = next(sample for sample in spines.spine(0) if sample.level == "L3")
+    answer = completion.complete(sample.input.partial, sample.input.filled)
+    there, back = (cKDTree(a).query(b)[0] for a, b in ((answer, sample.complete), (sample.complete, answer)))
+    assert answer.shape == (4096, 3)
+    assert 1e4 * (np.mean(there**2) + np.mean(back**2)) < 14.0  # the mean cloud of each level: 17.5 on its own kind
 
 
 def test_they_complete_a_person_that_nothing_was_trained_on(model, spine):
