@@ -13,7 +13,7 @@ from usx_common.meshes import Mesh, vertex_normals
 from usx_common.transforms import apply, make_transform
 from usx_completion.correction.polish import Asked, Polish, PolishSettings
 from usx_completion.correction.scene import Scene
-from usx_completion.outline import BINS, outline_of_region
+from usx_completion.outline import BINS, outline_of_region, silhouette
 from usx_completion.rigid import rotation_matrix
 
 APART_MM = 40.0
@@ -101,6 +101,12 @@ def test_points_that_are_of_nothing_change_nothing(real_model, answer):
         assert np.array_equal(polished, answer) and np.all(doubt == 1.0)
 
 
+def test_outlines_that_are_of_another_place_change_nothing(real_model, answer):
+    far = np.full((len(LEVELS), BINS, 2), 500.0), np.tile([1.0, 0.0], (len(LEVELS), BINS, 1))
+    polished, doubt = Polish(real_model)(answer, scene_of(np.zeros((0, 3)), outlines=far), far)
+    assert np.array_equal(polished, answer) and np.all(doubt == 1.0)
+
+
 def test_levels_that_are_not_placed_stay(real_model, answer, truth):
     placed = np.array([True, False, True, True, False])
     polished, _ = Polish(real_model)(answer, scene_of(behind(truth), placed), nothing())
@@ -128,8 +134,9 @@ def test_an_outline_moves_the_rim_of_the_body(real_model, answer):
     outlines = []
     for k, body in enumerate(real_model.xray_bodies):
         flat = answer[k][body][:, 1:]
-        inside = np.random.default_rng(3).uniform(flat.min(axis=0), flat.max(axis=0), (4000, 2))
-        outlines.append(outline_of_region(inside))
+        rim, middle = flat[silhouette(flat)], flat.mean(axis=0)
+        outward = np.linspace(0.0, 1.0, 60)[:, None, None]
+        outlines.append(outline_of_region((middle + outward * (rim - middle)).reshape(-1, 2)))
     seen = np.stack([outline.points + larger * outline.normals for outline in outlines])
     facing = np.stack([outline.normals for outline in outlines])
     near = np.stack([outline.points + settings.outline_proud_mm * outline.normals for outline in outlines])
@@ -139,6 +146,7 @@ def test_an_outline_moves_the_rim_of_the_body(real_model, answer):
     for k, body in enumerate(real_model.xray_bodies):
         front = body & (answer[k][:, 1] < answer[k][body][:, 1].min() + 1.0)
         assert (moved[k] - usual[k])[front, 1].mean() < -0.3  # a millimetre more is asked for, to the front
+        assert abs((usual[k] - answer[k])[front, 1].mean()) < 0.25  # that far out an outline is where it is expected
         assert doubt[k][front].mean() < 0.95
 
 
@@ -146,5 +154,5 @@ def test_it_can_be_switched_off_and_settings_without_sense_are_refused(real_mode
     polished, _ = Polish(real_model, PolishSettings(field_mm=0.0))(answer, scene_of(behind(truth)), nothing())
     assert np.array_equal(polished, answer)
     for bad in ({"width_mm": 0.0}, {"noise": -1.0}, {"field_mm": float("nan")}, {"reach_mm": 1e3}):
-        with pytest.raises(UsxError, match=f"polish.{next(iter(bad))}"):
+        with pytest.raises(UsxError, match=f"PolishSettings {next(iter(bad))}"):
             replace(PolishSettings(), **bad)

@@ -45,7 +45,7 @@ def test_arrays_of_a_pool_are_the_examples_and_nothing_but_an_identity_is_added(
     with np.load(pooled / "examples_000000.npz") as data:
         arrays = dict(data)
     told = json.loads(str(arrays.pop("identity")))
-    assert len(told.pop("preset_settings")) == 16
+    assert len(told.pop("made_from")) == 64
     assert told == {"seed": 7, "first": 0, "count": 1, "presets": ["paper", "realistic"],
                     "sources": ["real", "real", "real", "model"],
                     "shape_model": load_shape_model(PACKAGED_REAL)[1]["sha256"], "format": "usx example pool 3"}
@@ -85,7 +85,7 @@ def _other(path, **values):
     ({"seed": 8}, "made with seed 8, not 7"), ({"shape_model": "ab"}, "made with shape model ab, not fd7e"),
     ({"presets": ["paper"]}, "made with presets paper, not paper, realistic"),
     ({"sources": ["model"]}, "made with sources model, not real, real, real, model"),
-    ({"preset_settings": "1f"}, "made with preset settings 1f, not"),
+    ({"made_from": "1f"}, "made with made from 1f, not"),
     ({"format": "pool 0"}, "made with format pool 0, not usx")])
 def test_pools_of_another_kind_are_neither_mixed_nor_gone_on_with(pooled, value, says):
     _other(pooled / "examples_000001.npz", **value)

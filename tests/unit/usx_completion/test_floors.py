@@ -11,10 +11,12 @@ from usx_common.levels import LEVELS, SOURCE_ULTRASOUND
 from usx_common.meshes import Mesh, vertex_normals
 from usx_completion.evaluation.case import CaseInput
 from usx_completion.evaluation.datasets import DatasetPlan
-from usx_completion.evaluation.floors import POSE, SHAPE, floor_table, floors_of
-from usx_completion.evaluation.pose_floor import moved_bones
+from usx_completion.evaluation.floors import POSE, SHAPE, floors_of
+from usx_completion.evaluation.pose_floor import moved_bones, own_points
+from usx_completion.evaluation.scoring import true_surfaces
 from usx_completion.evaluation.settings import DatasetSettings
 from usx_completion.evaluation.shape_floor import _most_likely, told_exactly
+from usx_completion.evaluation.tables import floor_table
 from usx_completion.metrics import SampledSurface, mean_surface_distances
 
 
@@ -35,33 +37,37 @@ def _whole(case, bones, part="whole"):
 
 
 def test_flawless_points_cost_nothing_and_moved_ones_what_they_are_moved_by(case):
-    still = moved_bones(case)
+    still = moved_bones(case, own_points(case))
     assert list(still) == list(LEVELS)
     assert max(_whole(case, still)) < 0.15
     # a closed surface moved by d is |d . n| from where it was: d / 2 on average for a sphere, here for bones
-    assert 0.6 < np.mean(_whole(case, moved_bones(_moved(case, [0.0, -2.0, 0.0])))) < 1.4
+    other = _moved(case, [0.0, -2.0, 0.0])
+    assert 0.6 < np.mean(_whole(case, moved_bones(other, own_points(other)))) < 1.4
 
 
 def test_a_level_that_is_hardly_seen_has_no_row(case):
     given = case.given
     keep = (given.points[:, 2] < case.truth["L2"].vertices[:, 2].min()) | (given.sources != SOURCE_ULTRASOUND)
     less = replace(case, given=CaseInput(given.inputs, given.points[keep], given.labels[keep], given.sources[keep]))
-    rows = floors_of(less)
+    rows = floors_of(less, true_surfaces(less))
     assert "L1" not in [row.level for row in rows] and "L5" in [row.level for row in rows]
     for kind in (POSE, SHAPE):
         line, = floor_table(rows, kind)
         assert line[:2] == ["synthetic-paper", str(len(rows) // 2)] and len(line) == 7
     assert floor_table([], POSE) == []
+    unknown = replace(less, units=dict.fromkeys(less.units, float("nan")))  # no level had enough for an input
+    assert floors_of(unknown, true_surfaces(unknown)) == []
 
 
 def test_what_was_seen_is_known_and_what_was_not_is_likely(case):
-    told = told_exactly(case, case.truth)
+    own = own_points(case)
+    told = told_exactly(case, case.truth, own)
     arch, body = (np.mean(_whole(case, told, part)) for part in ("arch", "body"))
     assert 0.1 < arch < body < 1.2  # ultrasound sees the arch; of the body only the outline is told
     given = case.given
     blind = replace(case, given=CaseInput(given.inputs, *(values[given.sources == SOURCE_ULTRASOUND] for values in
                                                           (given.points, given.labels, given.sources))))
-    assert np.mean(_whole(case, told_exactly(blind, case.truth), "body")) > 1.1 * body
+    assert np.mean(_whole(case, told_exactly(blind, case.truth, own), "body")) > 1.1 * body
 
 
 def test_a_shape_of_the_prior_is_told_by_its_normals(real_model):
@@ -76,28 +82,27 @@ def test_a_shape_of_the_prior_is_told_by_its_normals(real_model):
     assert np.abs(nothing).max() < 1e-9
 
 
-def test_the_likely_shape_is_what_regression_on_many_samples_finds(real_model):
-    """Another way to the same numbers: draws of the prior, and least squares on what they show."""
+def test_the_likely_shape_is_the_conditional_mean_of_the_whole_prior(real_model):
+    """The prior of some vertices as one matrix of all their coordinates, conditioned by the textbook."""
     random = np.random.default_rng(5)
-    index, count = 1, 6000
+    index = 1
     mean, spread = real_model.means[index], real_model.spread
     normals = vertex_normals(Mesh(mean, real_model.faces))
-    rows = random.choice(len(mean), 6, replace=False)
-    asked = random.choice(len(mean), 4, replace=False)
-    every = np.concatenate([rows, asked])
+    near = np.argsort(np.sum((mean - mean[700]) ** 2, axis=1))[:8]  # closer than the field is wide
+    every = np.concatenate([near, random.choice(len(mean), 8, replace=False)])
+    rows, asked = every[::2], every[1::2]
     scaled = real_model.modes[:, every] * (real_model.mode_sd[index] * spread.mode_scale[index])[:, None, None]
+    centred = (mean - mean.mean(axis=0))[every]
+    turns = [np.cross(axis, centred) / 30.0 for axis in np.eye(3)]
+    shifts = [np.tile(axis, (len(every), 1)) for axis in np.eye(3)]
+    columns = np.concatenate([scaled, 5.0 * np.stack(shifts + turns)]).reshape(-1, 3 * len(every))
     far = np.sum((mean[every][:, None] - mean[every]) ** 2, axis=2)
-    kernel = spread.process_sd_mm[index] ** 2 * np.exp(-0.5 * far / spread.kernel_width_mm[0] ** 2)
-    root = np.linalg.cholesky(kernel + 1e-9 * np.eye(len(every)))
-    centred = mean - mean.mean(axis=0)
-    pose = 5.0 * random.standard_normal((count, 6))
-    drawn = (np.einsum("nk,kvi->nvi", random.standard_normal((count, len(scaled))), scaled)
-             + np.einsum("vw,nwi->nvi", root, random.standard_normal((count, len(every), 3)))
-             + pose[:, None, :3] + np.cross(pose[:, None, 3:], centred[every] / 30.0))
-    shown = np.einsum("nvi,vi->nv", drawn[:, :6], normals[rows]) + 0.3 * random.standard_normal((count, 6))
-    solution = np.linalg.lstsq(shown, drawn[:, 6:].reshape(count, -1), rcond=None)[0]
-    told = shown[:5]
-    for mine in told:
-        expected = (mine @ solution).reshape(4, 3)
-        found = _most_likely(real_model, index, rows, normals[rows], mine)[asked]
-        assert np.abs(found - expected).max() < 0.1 * np.abs(drawn).std() * 3.0
+    field = spread.process_sd_mm[index] ** 2 * np.exp(-0.5 * far / spread.kernel_width_mm[0] ** 2)
+    prior = columns.T @ columns + np.kron(field, np.eye(3))
+    shows = np.zeros((len(rows), 3 * len(every)))
+    for k, row in enumerate(rows):
+        shows[k, 6 * k:6 * k + 3] = normals[row]
+    told = random.standard_normal(len(rows))
+    gain = prior @ shows.T @ np.linalg.inv(shows @ prior @ shows.T + 0.3**2 * np.eye(len(rows)))
+    expected = (gain @ told).reshape(-1, 3)[1::2]
+    assert np.abs(_most_likely(real_model, index, rows, normals[rows], told)[asked] - expected).max() < 1e-8

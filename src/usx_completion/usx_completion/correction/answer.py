@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from usx_common.transforms import apply, invert
+from usx_common.transforms import apply, invert, nearest_rigid
 from usx_completion.correction.network import CorrectionNetwork, State
 from usx_completion.correction.polish import Polish
 from usx_completion.correction.reading import Batch, corrected_outlines
@@ -42,7 +42,7 @@ def answers(network: CorrectionNetwork, polish: Polish, scenes: Sequence[Scene],
         local, poses, sigma, shift, outlines, facing = (
             tensor.double().cpu().numpy() for tensor in
             (network.local(state), state.poses, torch.exp(state.log_sigma), state.xray, *moved))
-    rigid = _rigid(poses)
+    rigid = [np.stack([nearest_rigid(pose) for pose in mine]) for mine in poses]  # float32 products drift by 1e-6
     return [_polished(polish, Answer(local[k], rigid[k], sigma[k], shift[k]), scene, (outlines[k], facing[k]))
             for k, scene in enumerate(scenes)]
 
@@ -51,11 +51,3 @@ def _polished(polish: Polish, answer: Answer, scene: Scene, outlines: tuple[NDAr
     better, doubt = polish(answer.vertices, scene, outlines)
     local = np.stack([apply(invert(pose), mine) for pose, mine in zip(answer.poses, better, strict=True)])
     return Answer(local, answer.poses, answer.sigma * doubt, answer.shift)
-
-
-def _rigid(poses: NDArray) -> NDArray[np.float64]:
-    """Poses whose rotations are exact: float32 products drift by 1e-6."""
-    left, _, right = np.linalg.svd(poses[..., :3, :3])
-    poses = poses.copy()
-    poses[..., :3, :3] = left @ right
-    return poses

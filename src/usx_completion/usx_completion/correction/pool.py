@@ -19,7 +19,8 @@ from usx_completion.correction.examples import Example, ExampleMaker
 from usx_completion.correction.pool_identity import NAME, BadPool, PoolIdentity
 from usx_completion.correction.scene import Scene
 from usx_completion.data.generate import one_thread_each
-from usx_completion.data.presets import preset_named
+from usx_completion.data.presets import SampleSettings, preset_named
+from usx_completion.data.spine_source import SourceChoice, open_source
 from usx_completion.shape_model import PACKAGED_REAL, load_shape_model
 
 PER_FILE = 100
@@ -76,8 +77,10 @@ def planned_parts(folder: Path, count: int, seed: int) -> list[tuple[Part, int |
 
 def pool_identity(seed: int) -> PoolIdentity:
     """What all files of a seed share."""
-    settings = hashlib.sha256(repr([preset_named(name) for name in PRESETS]).encode()).hexdigest()[:16]
-    return PoolIdentity(seed, 0, 0, PRESETS, settings, SOURCES, load_shape_model(PACKAGED_REAL)[1]["sha256"])
+    held = [SampleSettings(preset_named(name)).text() for name in PRESETS]
+    held += [open_source(SourceChoice(name)).name for name in dict.fromkeys(SOURCES)]
+    made_from = hashlib.sha256("\n".join(held).encode()).hexdigest()
+    return PoolIdentity(seed, 0, 0, PRESETS, SOURCES, made_from, load_shape_model(PACKAGED_REAL)[1]["sha256"])
 
 
 def read_file(path: Path) -> list[Example]:

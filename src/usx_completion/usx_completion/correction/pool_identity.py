@@ -23,15 +23,15 @@ class BadPool(UsxError):
 @dataclass(frozen=True)
 class PoolIdentity:
     """``seed`` of people and errors; the file's ``first`` spine and its ``count``, those left out included; ``presets``
-    in turn, and ``preset_settings``, a hash of what they hold; ``sources`` of the spines in turn; ``shape_model``:
-    SHA-256 of the prior; ``format`` of the file."""
+    in turn; ``sources`` of the spines in turn; ``made_from``: a hash of all that presets and sources hold;
+    ``shape_model``: SHA-256 of the prior; ``format`` of the file."""
 
     seed: int
     first: int
     count: int
     presets: tuple[str, ...]
-    preset_settings: str
     sources: tuple[str, ...]
+    made_from: str
     shape_model: str
     format: str = FORMAT
 
@@ -47,6 +47,9 @@ class PoolIdentity:
                           "again with make_pool")
         try:
             told = json.loads(str(arrays[NAME][()]))
+            if told["format"] != FORMAT:
+                raise BadPool(f"{path} was made with format {told['format']}, not {FORMAT}: use another folder, or "
+                              "delete this one")
             values: dict[str, Any] = {field.name: _hashable(told[field.name]) for field in fields(PoolIdentity)}
         except (ValueError, KeyError, TypeError, IndexError) as error:
             raise BadPool(f"{path} is damaged: its identity cannot be read ({error}); delete it, and make_pool makes "

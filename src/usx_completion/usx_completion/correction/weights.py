@@ -7,6 +7,7 @@ from pathlib import Path
 
 from usx_common.errors import UsxError
 from usx_completion.correction.network import CorrectionNetwork, NetworkSettings
+from usx_completion.correction.polish import PolishSettings
 from usx_completion.shape_model import ShapeModel
 from usx_completion.training.configuration import as_text, build
 from usx_completion.training.weights import BadWeights, fill, load_weights
@@ -16,7 +17,8 @@ FORMAT = "usx correction network 1"
 
 def card_of(network: CorrectionNetwork, shape_model_sha256: str) -> dict[str, str]:
     """What a file must say for `load_network` to take it."""
-    return {"format": FORMAT, "network": as_text(network.settings), "shape_model": shape_model_sha256}
+    return {"format": FORMAT, "network": as_text(network.settings), "shape_model": shape_model_sha256,
+            "polish": as_text(PolishSettings())}
 
 
 def load_network(path: Path, model: ShapeModel, shape_model_sha256: str) -> tuple[CorrectionNetwork, dict[str, str]]:
@@ -26,6 +28,9 @@ def load_network(path: Path, model: ShapeModel, shape_model_sha256: str) -> tupl
     if card.get("shape_model") != shape_model_sha256:
         raise BadWeights(f"{path} corrects another shape model (SHA-256 {card.get('shape_model', '')[:12]}..) than "
                          f"the one loaded ({shape_model_sha256[:12]}..)")
+    if card.get("polish") != as_text(PolishSettings()):
+        raise BadWeights(f"{path} has its sigma from answers that were polished with {card.get('polish', 'nothing')}, "
+                         f"not {as_text(PolishSettings())}: train again")
     try:
         network = CorrectionNetwork(model, build(NetworkSettings, json.loads(card["network"]), "network"))
     except (KeyError, ValueError, UsxError) as error:

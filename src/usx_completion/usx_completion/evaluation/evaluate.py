@@ -71,8 +71,8 @@ def parser() -> argparse.ArgumentParser:
 
 @dataclass
 class Collected:
-    """What the jobs gave: rows as they are, rows by condition, spread of the true shapes, cost of the
-    examination's own errors, notes on failed spines."""
+    """What the jobs gave: rows as they are, rows by condition, spread of the true shapes, what
+    figures are to be read beside, notes on failed spines."""
 
     rows: list[VertebraRow] = field(default_factory=list)
     robustness: dict[str, list[VertebraRow]] = field(default_factory=dict)

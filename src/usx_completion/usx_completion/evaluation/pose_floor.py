@@ -6,6 +6,8 @@ only the cloud can tell, so a method that knew every shape would still be this f
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
@@ -20,18 +22,19 @@ SCALES_MM = (4.0, 3.0, 2.0, 1.5, 1.5, 1.5, 1.5, 1.5)
 FEWEST = 60
 
 
-def moved_bones(case: Case) -> dict[str, Mesh]:
-    """The true bones of the levels of which enough is seen, mm, frame spine, where ultrasound shows them."""
+def own_points(case: Case) -> dict[str, NDArray[np.float64]]:
+    """Level -> (N, 3) ultrasound points that lie nearest to its true bone, mm; levels of which enough is seen."""
     points = case.given.points[case.given.sources == SOURCE_ULTRASOUND]
     levels = [level for level in LEVELS if level in case.truth]
     gaps = np.stack([cKDTree(case.truth[level].vertices).query(points)[0] for level in levels], axis=1)
-    moved = {}
-    for index, level in enumerate(levels):
-        own = points[(gaps.argmin(axis=1) == index) & (gaps[:, index] < OWN_MM)]
-        if len(own) >= FEWEST:
-            truth = case.truth[level]
-            moved[level] = truth.transformed(_motion(truth, own))
-    return moved
+    own = {level: points[(gaps.argmin(axis=1) == index) & (gaps[:, index] < OWN_MM)]
+           for index, level in enumerate(levels)}
+    return {level: mine for level, mine in own.items() if len(mine) >= FEWEST}
+
+
+def moved_bones(case: Case, own: Mapping[str, NDArray]) -> dict[str, Mesh]:
+    """The true bones, mm, frame spine, where their `own_points` show them."""
+    return {level: case.truth[level].transformed(_motion(case.truth[level], mine)) for level, mine in own.items()}
 
 
 def _motion(truth: Mesh, points: NDArray) -> NDArray[np.float64]:

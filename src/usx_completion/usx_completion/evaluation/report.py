@@ -29,8 +29,8 @@ them. All metrics: significance.csv."""
 
 @dataclass(frozen=True)
 class Report:
-    """What was measured: rows, rows by robustness condition, spread of the true shapes, cost of the examination's own
-    errors, notes on what was left out, the reference method ("": each dataset's best)."""
+    """What was measured: rows, rows by robustness condition, spread of the true shapes, what figures are to be read
+    beside, notes on what was left out, the reference method ("": each dataset's best)."""
 
     rows: Sequence[VertebraRow]
     robustness: Mapping[str, Sequence[VertebraRow]]

@@ -32,7 +32,7 @@ class Job:
 
 @dataclass(frozen=True)
 class JobResult:
-    """Rows of a job, how its true shapes spread (where vertices correspond), and what nobody could avoid;
+    """Rows of a job, how its true shapes spread (where vertices correspond), and what else to read figures beside;
     ``reason``: why the spine could not be examined, else empty."""
 
     job: Job
@@ -68,7 +68,9 @@ class Evaluator:
         worse = perturbed(case, CONDITIONS[job.condition]) if job.condition else case
         surfaces = true_surfaces(worse)
         rows = [row for method in self.methods for row in score(worse, method, surfaces, emd=not job.condition)]
-        return JobResult(job, rows) if job.condition else JobResult(job, rows, spread_of(case), floors_of(case))
+        if job.condition:
+            return JobResult(job, rows)
+        return JobResult(job, rows, spread_of(case), floors_of(case, surfaces))
 
 
 _evaluator: Evaluator | None = None

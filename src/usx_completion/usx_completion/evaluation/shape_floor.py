@@ -1,9 +1,9 @@
 """What the examination does not tell of a shape: the shape model of real people, told without error what is seen.
 
-Its modes and its smooth field are a Gaussian prior on a vertebra. Told where every vertex lies that ultrasound saw, and
-every one that is outermost in the X-ray, its mean is the most likely whole. Methods see points without names, with
-noise, and not how the bone lies, so that they cannot be expected to do better with this prior; with a prior of more
-people, they could. Linear: the pose is one of the unknowns, about where the whole true bone fits best.
+Its modes and its smooth field are a Gaussian prior on a vertebra. Told how far along its normal every vertex lies that
+ultrasound saw, and every one that is outermost in the X-ray, its mean is the most likely whole. Methods have points
+without names and with noise instead, and do not know how the bone lies; but they see all levels at once, which here
+tell nothing of each other. Linear: the pose is one of the unknowns, about where the whole true bone fits best.
 """
 
 from __future__ import annotations
@@ -18,26 +18,29 @@ from scipy.spatial import cKDTree
 from scipy.spatial.distance import cdist
 
 from usx_common.errors import UsxError
-from usx_common.levels import LEVELS, SOURCE_ULTRASOUND, SOURCE_XRAY
+from usx_common.levels import LEVELS, SOURCE_XRAY, label_of_level
 from usx_common.meshes import Mesh, vertex_normals
 from usx_common.transforms import apply, invert
 from usx_completion.correspondence import Template, register
 from usx_completion.evaluation.case import Case
+from usx_completion.evaluation.shape_spread import packaged_model
 from usx_completion.outline import fit_plane, silhouette
 from usx_completion.rigid import align
-from usx_completion.shape_model import PACKAGED_REAL, ShapeModel, load_shape_model
+from usx_completion.shape_model import ShapeModel
 
 SEEN_MM = 1.5  # a vertex was seen when a point is that near
 TOLD_MM = 0.3  # standard deviation of what is told
 POSE_MM = 5.0  # of the pose's three shifts and, 30 mm off, turns
 
 
-def told_exactly(case: Case, bones: Mapping[str, Mesh]) -> dict[str, Mesh]:
-    """The most likely whole of each of the ``bones`` (mm, frame spine), told what of it the case's input shows."""
-    points = case.given.points[case.given.sources == SOURCE_ULTRASOUND]
-    tree = cKDTree(points)
-    across = _across(case.given.points[case.given.sources == SOURCE_XRAY])
-    return {level: _completed(level, _corresponding(level, bone), tree, across) for level, bone in bones.items()}
+def told_exactly(case: Case, bones: Mapping[str, Mesh], own: Mapping[str, NDArray]) -> dict[str, Mesh]:
+    """The most likely whole of each of the ``bones`` (mm, frame spine), told what of it its ``own`` points (level ->
+    (N, 3)) and the case's X-ray show."""
+    xray = case.given.sources == SOURCE_XRAY
+    across = _across(case.given.points[xray])
+    shown = set(case.given.labels[xray].tolist())
+    return {level: _completed(level, _corresponding(level, bone), cKDTree(own[level]),
+                              across if label_of_level(level) in shown else None) for level, bone in bones.items()}
 
 
 def _across(xray: NDArray) -> NDArray[np.float64] | None:
@@ -50,20 +53,20 @@ def _across(xray: NDArray) -> NDArray[np.float64] | None:
 
 def _corresponding(level: str, bone: Mesh) -> NDArray[np.float64]:
     """(V, 3) vertices of the shape model's template on the bone."""
-    model, templates = _prior()
+    model = packaged_model()
     if np.array_equal(bone.faces, model.faces):
         return bone.vertices
-    return register(templates[LEVELS.index(level)], bone)
+    return register(_templates()[LEVELS.index(level)], bone)
 
 
 @lru_cache(maxsize=1)
-def _prior() -> tuple[ShapeModel, list[Template]]:
-    model, _ = load_shape_model(PACKAGED_REAL)
-    return model, [Template(Mesh(mean, model.faces)) for mean in model.means]
+def _templates() -> list[Template]:
+    model = packaged_model()
+    return [Template(Mesh(mean, model.faces)) for mean in model.means]
 
 
 def _completed(level: str, bone: NDArray, points: cKDTree, across: NDArray | None) -> Mesh:
-    model, _ = _prior()
+    model = packaged_model()
     index = LEVELS.index(level)
     mean = model.means[index]
     to_spine = align(mean, bone)

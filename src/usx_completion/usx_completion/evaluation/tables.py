@@ -10,11 +10,12 @@ from rich.table import Table
 
 from usx_common.levels import LEVELS
 from usx_completion.evaluation import floors
-from usx_completion.evaluation.floors import FloorRow, floor_table
+from usx_completion.evaluation.floors import FloorRow
 from usx_completion.evaluation.robustness import CurvePoint
 from usx_completion.evaluation.shape_spread import SpreadRow, spread_table
 from usx_completion.evaluation.significance import Comparison
 from usx_completion.evaluation.summary import FURTHER, MAIN, LevelRow, SummaryRow
+from usx_completion.metrics import PartMetrics
 
 TITLES = {"cd_t_e4": "CD-T x1e4", "f1": "F1", "emd_e4": "EMD x1e4", "assd_mm": "ASSD mm", "hd95_mm": "HD95 mm",
           "cd_p_e4": "CD-P x1e4", "dcd": "DCD", "normal_consistency": "normals",
@@ -64,6 +65,26 @@ def terminal_tables(rows: Sequence[SummaryRow]) -> list[Table]:
 SPREAD_COLUMNS = ("distance along the normal, mm", *LEVELS, "mean")
 
 
+FLOOR_METRICS = ("cd_t_e4", "f1", "emd_e4", "assd_mm")
+FLOOR_COLUMNS = ("arch / body", "n", *(TITLES[metric] for metric in FLOOR_METRICS), "whole, mm")
+
+
+def floor_table(rows: Sequence[FloorRow], kind: str) -> list[list[str]]:
+    """Lines of a dataset, its number of bones, and means."""
+    lines = []
+    for dataset in dict.fromkeys(row.dataset for row in rows):
+        mine = [row.metrics for row in rows if (row.dataset, row.kind) == (dataset, kind)]
+
+        def mean(part: str, metric: str, mine: list[dict[str, PartMetrics]] = mine) -> str:
+            values = [getattr(metrics[part], metric) for metrics in mine]
+            return number(float(np.nanmean(values)) if np.isfinite(values).any() else float("nan"), metric)
+
+        if mine:
+            lines.append([dataset, str(len(mine)), *(f"{mean('arch', metric)} / {mean('body', metric)}"
+                                                     for metric in FLOOR_METRICS), mean("whole", "assd_mm")])
+    return lines
+
+
 @dataclass(frozen=True)
 class Yardstick:
     """A small table."""
@@ -89,10 +110,10 @@ class Yardstick:
 
 def yardsticks(spread: Sequence[SpreadRow], floor: Sequence[FloorRow]) -> list[Yardstick]:
     """What the figures are to be read beside: how far the synthetic test spines are from the mean, and what
-    nobody could avoid; those that there is something to say of."""
+    an examination tells; those that there is something to say of."""
     found = [
         Yardstick("spread of the synthetic test spines", SPREAD_COLUMNS, spread_table(spread) if spread else []),
-        *(Yardstick(title, floors.COLUMNS, floor_table(floor, kind)) for kind, title in floors.TITLES.items()),
+        *(Yardstick(title, FLOOR_COLUMNS, floor_table(floor, kind)) for kind, title in floors.TITLES.items()),
     ]
     return [yardstick for yardstick in found if yardstick.lines]
 

@@ -63,6 +63,13 @@ class Clock:
         left -= min(validations * self._last_validation_s, SHARE_OF_VALIDATIONS * left)
         return step + max(0, int(left / max(sum(usual) / max(len(usual), 1), 1e-6)))
 
+    def left_s(self, steps: int) -> float:
+        """Seconds that are left: of the budget, or for ``steps`` more at the pace of the last ones."""
+        if self.limited:
+            return max(self._budget_s - self.spent_s, 0.0)
+        recent = (self._steps[NOT_COUNTED:] or self._steps)[-RECENT_STEPS:]
+        return steps * sum(recent) / max(len(recent), 1)
+
     @property
     def _last_validation_s(self) -> float:
         return self._validations[-1] if self._validations else 0.0

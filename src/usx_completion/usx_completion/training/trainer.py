@@ -100,7 +100,7 @@ class Trainer:
                 self._step == MEASURED_STEPS or spent - self._told_s > TOLD_EVERY_S):
             return
         self._told_s = spent
-        left = spent * (self._total / self._step - 1.0) / 60.0
+        left = self._clock.left_s(self._total - self._step) / 60.0
         of = "" if self._total == UNKNOWN else f" of {self._total}, about {left:.0f} min left"
         bar.console.print(f"step {self._step}{of}, loss {loss:.4g}")
 
