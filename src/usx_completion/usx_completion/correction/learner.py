@@ -13,7 +13,7 @@ from torch import Tensor
 
 from usx_common.errors import UsxError
 from usx_common.meshes import Mesh, vertex_normals
-from usx_completion.correction.answer import answers
+from usx_completion.correction.answer import Answer, answers
 from usx_completion.correction.augment import AugmentSettings, augmented
 from usx_completion.correction.calibration import calibrate, offsets_near, residual_of, scaled_errors
 from usx_completion.correction.examples import Example
@@ -114,17 +114,20 @@ class CorrectionLearner:
             for name, kind in (("", examples), ("blind_", [_blind(example) for example in examples])):
                 found = answers(self.module, self._polish, [example.scene for example in kind], self._device)
                 for answer, example in zip(found, kind, strict=True):
-                    vertices, truth = answer.vertices, example.vertices.astype(np.float64)
-                    for k, level in enumerate(vertices):
-                        told, true = Mesh(level, self._model.faces), Mesh(truth[k], self._model.faces)
-                        error = level - truth[k]
+                    for told, sigma, true in self._levels(answer, example):
+                        error = told.vertices - true.vertices
                         along = np.einsum("vi,vi->v", error, vertex_normals(true))
                         figures.setdefault(f"{name}normal", []).append(float(np.abs(along).mean()))
                         figures.setdefault(f"{name}place", []).append(float(np.linalg.norm(error, axis=1).mean()))
-                        scaled.append(scaled_errors(told, answer.sigma[k], true))
+                        scaled.append(scaled_errors(told, sigma, true))
                         residuals.append(residual_of(offsets_near(told, example.scene.points)))
         return {**{name: float(np.mean(values)) for name, values in figures.items()},
                 **calibrate(scaled, residuals)}
+
+    def _levels(self, answer: Answer, example: Example) -> Iterator[tuple[Mesh, NDArray, Mesh]]:
+        """Answer, sigma (V,) and true mesh of every level, mm."""
+        for told, sigma, true in zip(answer.vertices, answer.sigma, example.vertices.astype(np.float64), strict=True):
+            yield Mesh(told, self._model.faces), sigma, Mesh(true, self._model.faces)
 
     def _harder(self, place: int) -> Example:
         random = np.random.default_rng(np.random.SeedSequence([STREAM, self._seed, place]))
