@@ -141,6 +141,21 @@ def test_noise_has_its_standard_deviation_and_the_unit_of_the_metric_stays(case)
     assert mine.normalisation.unit_mm == pytest.approx(np.ptp(mine.normalisation.invert(mine.partial)[:, 0]) + 30.0)
 
 
+@pytest.mark.parametrize("amount", [-1.0, 1.0])
+def test_bodies_drawn_otherwise_keep_their_middle_and_change_their_size(case, amount):
+    worse = perturbed(case, next(condition for condition in CONDITIONS.values() if condition.drawn_mm == amount)).given
+    np.testing.assert_array_equal(seen(worse), seen(case.given))
+    for level, mine in worse.inputs.items():
+        before, after = (xray(given, label_of_level(level)) for given in (case.given, worse))
+        low, high = after.min(axis=0) - before.min(axis=0), after.max(axis=0) - before.max(axis=0)
+        np.testing.assert_allclose(low, [0.0, -amount, -amount], atol=1e-9)
+        np.testing.assert_allclose(high, [0.0, amount, amount], atol=1e-9)
+        outline = mine.normalisation.invert(mine.outline) - case.given.inputs[level].normalisation.invert(
+            case.given.inputs[level].outline)
+        assert np.abs(outline).max() == pytest.approx(abs(amount), abs=1e-9)
+        assert len(mine.filled) == len(case.given.inputs[level].filled)
+
+
 def test_half_of_the_ultrasound_and_an_end_of_the_sweep_go_missing(case):
     half = perturbed(case, CONDITIONS["right half missing"]).given
     middle = 0.5 * (seen(case.given)[:, 0].min() + seen(case.given)[:, 0].max())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import pickle
 import shutil
@@ -81,7 +82,12 @@ def test_the_command_writes_all_and_says_what_is_left_out(evaluated):
     text = (evaluated / "table.md").read_text()
     assert "usx is left out" in text and "not independent" in text
     assert "| people left out, to the mean |" in text and "| synthetic-paper | mean | body | 10 |" in text
-    assert len((evaluated / "table.csv").read_text().splitlines()) == 1 + 3
+    with (evaluated / "table.csv").open(newline="") as file:
+        rows = {row["part"]: row for row in csv.DictReader(file)}
+    assert set(rows) == {"whole", "arch", "body"}
+    arch, body, whole = (float(rows[part]["assd_mm"]) for part in ("arch", "body", "whole"))
+    glance, = (line for line in text.splitlines() if line.startswith("| synthetic-paper | mean | 10 |"))
+    assert f" | {arch:.2f} / {body:.2f} | {whole:.2f} ± " in glance and glance.endswith("| - |")
 
 
 def test_sampled_test_spines_are_as_wild_as_people_left_out(evaluator):

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from usx_common.errors import UsxError
-from usx_common.levels import LEVELS, SOURCE_ULTRASOUND, SOURCE_XRAY
+from usx_common.levels import LEVELS, SOURCE_ULTRASOUND, SOURCE_XRAY, label_of_level
 from usx_completion.data.examination import LevelInput
 from usx_completion.data.normalisation import normalisation_of
 from usx_completion.data.observed import XrayBody
@@ -32,7 +32,7 @@ class Condition:
     """``curve`` it is a point of, ``amount`` along that curve (mm, degrees or share), and one or more of: the X-ray's
     ``shift_mm`` in its plane and ``turn_deg`` about left-right, ``tilt_deg`` out of its plane; ``cut``: share of the
     sweep that is missing at its caudal end; ``half``: the right half is missing; ``noise_mm``; ``levels_off``: levels
-    named one too high; ``no_xray``."""
+    named one too high; ``no_xray``; ``drawn_mm``: bodies drawn too large (or too small) by so much on every side."""
 
     curve: str
     amount: float
@@ -44,6 +44,7 @@ class Condition:
     noise_mm: float = 0.0
     levels_off: bool = False
     no_xray: bool = False
+    drawn_mm: float = 0.0
 
 
 def _conditions() -> dict[str, Condition]:
@@ -53,6 +54,9 @@ def _conditions() -> dict[str, Condition]:
     found["X-ray 5 mm and 5 deg off"] = Condition("other", 0.0, shift_mm=5.0, turn_deg=5.0)
     for amount in (4.0, 8.0):
         found[f"X-ray tilted {amount:g} deg"] = Condition("X-ray tilted, deg", amount, tilt_deg=amount)
+    for amount in (-1.0, 1.0):
+        found[f"bodies drawn {abs(amount):g} mm too {'large' if amount > 0 else 'small'}"] = Condition(
+            "bodies drawn too large, mm", amount, drawn_mm=amount)
     for share in (0.2, 0.4):
         found[f"{100 * share:.0f} % of the sweep missing"] = Condition("sweep missing, share", share, cut=share)
     for amount in (1.0, 2.0):
@@ -73,6 +77,8 @@ def perturbed(case: Case, condition: Condition) -> Case:
     random = np.random.default_rng(np.random.SeedSequence([STREAM, case.number]))
     if condition.shift_mm or condition.turn_deg or condition.tilt_deg:
         case = _moved_xray(case, condition)
+    if condition.drawn_mm:
+        case = replace(case, given=_redrawn(case.given, condition.drawn_mm))
     if condition.cut or condition.half:
         case = replace(case, given=_cut(case.given, condition))
     if condition.noise_mm:
@@ -125,6 +131,29 @@ def _xray_by(given: CaseInput, move: Callable[[NDArray], NDArray], turn: NDArray
         filled, outline = (frame.apply(move(frame.invert(cloud))) for cloud in (mine.filled, mine.outline))
         inputs[level] = replace(mine, filled=filled, outline=outline, outline_normals=mine.outline_normals @ turn.T)
     return replace(given, points=points, inputs=inputs)
+
+
+def _redrawn(given: CaseInput, more_mm: float) -> CaseInput:
+    """Every body larger by ``more_mm`` above, below, in front and at the back, as another person might draw it."""
+    points, inputs = given.points.copy(), dict(given.inputs)
+    for level in LEVELS:
+        rows = (given.sources == SOURCE_XRAY) & (given.labels == label_of_level(level))
+        points[rows] = _grown(points[rows], more_mm)
+        if level in inputs:
+            mine, frame = inputs[level], inputs[level].normalisation
+            filled, outline = (frame.apply(_grown(frame.invert(cloud), more_mm))
+                               for cloud in (mine.filled, mine.outline))
+            inputs[level] = replace(mine, filled=filled, outline=outline)
+    return replace(given, points=points, inputs=inputs)
+
+
+def _grown(body: NDArray, more_mm: float) -> NDArray[np.float64]:
+    if len(body) == 0:
+        return body
+    low, high = body.min(axis=0), body.max(axis=0)
+    middle = 0.5 * (low + high)
+    factors = 1.0 + 2.0 * more_mm / np.maximum(high - low, 1.0) * [0.0, 1.0, 1.0]
+    return middle + (body - middle) * factors
 
 
 def _cut(given: CaseInput, condition: Condition) -> CaseInput:

@@ -78,9 +78,9 @@ def draw_robustness(path: Path, points: Sequence[CurvePoint]) -> None:
     panels = list(grid[:, :-1].ravel())
     for axes, curve in zip(panels, curves, strict=False):
         for method in methods:
-            mine = [point for point in points if point.method == method and point.curve == curve]
-            axes.plot([0.0, *(point.amount for point in mine)], [clean[method], *(point.assd_mm for point in mine)],
-                      color=colours[method], marker="o", markersize=3.5, label=method)
+            mine = sorted([(0.0, clean[method]), *((point.amount, point.assd_mm) for point in points
+                                                   if point.method == method and point.curve == curve)])
+            axes.plot(*zip(*mine, strict=True), color=colours[method], marker="o", markersize=3.5, label=method)
         _frame(axes, curve)
     for axes in panels[len(curves):]:
         axes.set_axis_off()

@@ -16,7 +16,14 @@ from usx_completion.evaluation.running import Evaluator, Job, Work
 from usx_completion.evaluation.scoring import METRICS, VertebraRow, answer
 from usx_completion.evaluation.shape_spread import SpreadRow
 from usx_completion.evaluation.summary import TABLE_COLUMNS, SummaryRow, best_method, by_level, summarise, write_csv
-from usx_completion.evaluation.tables import level_table, main_table, robustness_table, significance_table, yardsticks
+from usx_completion.evaluation.tables import (
+    glance_table,
+    level_table,
+    main_table,
+    robustness_table,
+    significance_table,
+    yardsticks,
+)
 
 VERTEBRA_COLUMNS = ("dataset", "case", "subject", "deformation", "level", "method", "part", "unit_mm", *METRICS, "note")
 LEVEL_COLUMNS = ("dataset", "method", "level", "n", *METRICS)
@@ -56,8 +63,8 @@ def write_report(out: Path, report: Report, work: Work) -> list[SummaryRow]:
         pictures.draw_cases(out / "cases.png", shown)
     people = len({row.subject for row in report.rows if row.dataset.startswith("real")})
     text = ["# Evaluation", "", "Research use only; not a medical device.", "",
-            "Mean ± standard deviation over vertebrae. n (-k): k vertebrae had no answer.", "", *main_table(summary),
-            "",
+            "Mean ± standard deviation over vertebrae. n (-k): k vertebrae had no answer.", "", "## At a glance", "",
+            *glance_table(summary), "", "## Every part", "", *main_table(summary), "",
             *(f"* {note}" for note in report.notes), "", "![errors](table.png)", "", "## By level", "",
             *level_table(levels), "", "## Differences", "", INDEPENDENCE.format(people=people or "few"), "",
             *significance_table(comparisons), ""]

@@ -118,6 +118,22 @@ def yardsticks(spread: Sequence[SpreadRow], floor: Sequence[FloorRow]) -> list[Y
     return [yardstick for yardstick in found if yardstick.lines]
 
 
+def glance_table(rows: Sequence[SummaryRow]) -> list[str]:
+    """Markdown: a line for each dataset and method, arch / body, and the whole where its name stands."""
+    split = ("cd_t_e4", "f1", "emd_e4", "assd_mm")
+    lines = ["| arch / body | method | n | " + " | ".join(TITLES[name] for name in split)
+             + " | ASSD mm, whole | HD95 mm, whole | in 1, 2 sigma |", "|---" * 10 + "|"]
+    by = {(row.dataset, row.method, row.part): row for row in rows}
+    for dataset, method in dict.fromkeys((row.dataset, row.method) for row in rows):
+        arch, body, whole = (by[dataset, method, part] for part in ("arch", "body", "whole"))
+        cells = [f"{number(arch.mean[name], name)} / {number(body.mean[name], name)}" for name in split]
+        sure = [number(whole.mean[name], name) for name in ("within_sigma", "within_two_sigma")]
+        cells += [with_sd(whole, "assd_mm"), number(whole.mean["hd95_mm"], "hd95_mm"),
+                  "-" if "-" in sure else ", ".join(sure)]
+        lines.append(f"| {dataset} | {method} | {count(whole)} | " + " | ".join(cells) + " |")
+    return lines
+
+
 def main_table(rows: Sequence[SummaryRow]) -> list[str]:
     """Markdown: every dataset, method and part, all metrics."""
     metrics = [*MAIN, *FURTHER]
