@@ -10,27 +10,36 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from usx_common.transforms import make_transform
 from usx_completion.correction.examples import Example
 from usx_completion.correction.scene import Scene, observation_of
 from usx_completion.correction.start import all_poses, starting_poses
-from usx_completion.rigid import rotation_matrix
+from usx_completion.outline import silhouette
+from usx_completion.rigid import align, rotation_matrix
 from usx_completion.shape_model import ShapeModel
 
 FEWEST_PLACED = 3
+SIDES = np.array([[0.0, 1.0], [0.0, -1.0], [-1.0, 0.0], [1.0, 0.0]])  # above, below, front, back in the X-ray's plane
+BACK = 3
+ONTO = 4  # rounds of moving an outline onto a body
 
 
 @dataclass(frozen=True)
 class AugmentSettings:
     """mm, radians and probabilities. ``blind``: the X-ray is missing; ``deaf``: nearly all ultrasound is missing;
+    ``truthful``: the X-ray's own displacement is taken away, so that noisy ultrasound is no sign of a displaced X-ray;
     ``displaced``: the X-ray is, half of these by up to ``xray_shift_most`` and ``xray_turn_most`` in any direction, the
-    others by a little (SD); ``restarted``: the prior is placed anew by what is left; ``stretch_sd``: relative, of the
-    whole spine along each axis."""
+    others by a little (SD); ``drawn``: outlines are drawn by another hand, each side of the bodies (above, below, in
+    front, at the back) farther out or in, on all levels (``side_sd``) and on each (``side_level_sd``), the back, where
+    pedicles and canal begin, by more (``back_sd``) and more from level to level (``back_trend_sd``); ``restarted``: the
+    prior is placed anew by what is left; ``stretch_sd``: relative, of the whole spine along each axis."""
 
     stretch_sd: float = 0.04
     blind: float = 0.2
     body_hidden: float = 0.04
+    truthful: float = 0.35
     displaced: float = 0.4
     xray_shift_sd: float = 1.2
     xray_turn_sd: float = 0.02
@@ -38,6 +47,11 @@ class AugmentSettings:
     xray_turn_most: float = 0.15
     plane_shift_sd: float = 4.0
     outline_scale_sd: float = 0.015
+    drawn: float = 0.6
+    side_sd: float = 0.5
+    side_level_sd: float = 0.5
+    back_sd: float = 0.7
+    back_trend_sd: float = 0.5
     noise_most: float = 1.5
     thinned_least: float = 0.35
     cut: float = 0.25
@@ -63,7 +77,11 @@ def augmented(example: Example, settings: AugmentSettings, random: np.random.Gen
     if blind:
         scene = replace(scene, poses=example.blind_poses, shown=np.zeros_like(scene.shown))
     else:
+        if random.random() < settings.truthful:
+            scene, displaced = put_right(scene, example.vertices, model)
         scene, displaced = _xray(scene, displaced, settings, random)
+        if random.random() < settings.drawn:
+            scene = _drawn_otherwise(scene, settings, random)
     scene = _ultrasound(scene, settings, random, deaf=not blind and random.random() < settings.deaf)
     poses = _started(model, scene) if random.random() < settings.restarted else scene.poses
     scene = replace(scene, poses=_jittered(poses, settings, random))
@@ -112,6 +130,29 @@ def _jittered(poses: NDArray, settings: AugmentSettings, random: np.random.Gener
     return about @ common @ np.linalg.inv(about) @ poses @ np.stack(own)
 
 
+def put_right(scene: Scene, vertices: NDArray, model: ShapeModel) -> tuple[Scene, NDArray[np.float32]]:
+    """Every outline turned and moved onto the body that it shows, seen from where the X-ray says that it looked from,
+    and what is left of its displacement (L, 2) mm."""
+    outlines, normals = scene.outlines.astype(np.float64), scene.outline_normals.astype(np.float64)
+    left = np.zeros((len(outlines), 2), np.float32)
+    for k, body in enumerate(model.xray_bodies):
+        flat = (vertices[k][body] - scene.plane[0]) @ scene.plane[2:].T
+        rim = flat[silhouette(flat)]
+        outlines[k] += _middle(rim) - _middle(outlines[k])
+        for _ in range(ONTO):
+            near = outlines[k][cKDTree(outlines[k]).query(rim)[1]]
+            onto = align(np.pad(near, ((0, 0), (0, 1))), np.pad(rim, ((0, 0), (0, 1))))
+            outlines[k] = outlines[k] @ onto[:2, :2].T + onto[:2, 3]
+            normals[k] = normals[k] @ onto[:2, :2].T
+        left[k] = _middle(rim) - _middle(outlines[k])
+    return replace(scene, outlines=outlines.astype(np.float32), outline_normals=normals.astype(np.float32)), left
+
+
+def _middle(outline: NDArray) -> NDArray:
+    """Of the box around it."""
+    return 0.5 * (outline.min(axis=-2) + outline.max(axis=-2))
+
+
 def _xray(scene: Scene, displaced: NDArray, settings: AugmentSettings, random: np.random.Generator
           ) -> tuple[Scene, NDArray[np.float32]]:
     """The X-ray shifted and turned in its plane and out of it, a little too large, bodies missing."""
@@ -129,13 +170,27 @@ def _xray(scene: Scene, displaced: NDArray, settings: AugmentSettings, random: n
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     middle = scene.outlines[scene.shown].mean(axis=(0, 1))
     outlines = (scene.outlines - middle) @ (size * turn).T + middle + shift
-    moved = 0.5 * (outlines.min(axis=1) + outlines.max(axis=1) - scene.outlines.min(axis=1)
-                   - scene.outlines.max(axis=1))
+    moved = _middle(outlines) - _middle(scene.outlines)
     plane = scene.plane.copy()
     plane[0] += settings.plane_shift_sd * random.standard_normal() * plane[1]
     return (replace(scene, outlines=outlines.astype(np.float32), shown=shown, plane=plane,
                     outline_normals=(scene.outline_normals @ turn.T).astype(np.float32)),
             (displaced - moved).astype(np.float32))
+
+
+def _drawn_otherwise(scene: Scene, settings: AugmentSettings, random: np.random.Generator) -> Scene:
+    """The outlines as another person or program would draw them. This is no displacement of the X-ray, though single
+    sides look like one."""
+    levels = len(scene.outlines)
+    amounts = (settings.side_sd * random.standard_normal(len(SIDES))
+               + settings.side_level_sd * random.standard_normal((levels, len(SIDES))))
+    trend = np.arange(levels) - 0.5 * (levels - 1)
+    amounts[:, BACK] += (settings.back_sd * random.standard_normal()
+                         + settings.back_trend_sd * random.standard_normal() * trend)
+    facing = np.maximum(scene.outline_normals @ SIDES.T, 0.0) ** 2
+    outwards = np.einsum("lns,ls->ln", facing, amounts)
+    moved = scene.outlines + outwards[..., None] * scene.outline_normals
+    return replace(scene, outlines=moved.astype(np.float32))
 
 
 def _ultrasound(scene: Scene, settings: AugmentSettings, random: np.random.Generator, deaf: bool) -> Scene:

@@ -10,7 +10,7 @@ the data: by how close to the answer they lie already.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,8 +38,7 @@ class PolishSettings:
     ``facing``: the same for normals, in lengths of their difference (the two sides of a lamina are apart);
     ``reach_mm``: data farther off are not of this surface; ``noise``: of a place on the bone, over the median distance
     of the level's points, but ``noise_least_mm``; ``outline_noise`` over the robust standard deviation of the rims,
-    but ``outline_least_mm``; ``outline_proud_mm``: a silhouette is the outermost of a bumpy surface, this much outside
-    of the smooth one that is told."""
+    but ``outline_least_mm``."""
 
     field_mm: float = 0.7
     width_mm: float = 5.0
@@ -49,11 +48,9 @@ class PolishSettings:
     noise_least_mm: float = 0.1
     outline_noise: float = 1.2
     outline_least_mm: float = 0.5
-    outline_proud_mm: float = 0.8
 
     def __post_init__(self) -> None:
-        check_settings(self, {name: (0.0 if name in ("field_mm", "outline_proud_mm") else 1e-3, 50.0)
-                              for name in vars(self)})
+        check_settings(self, {name: (0.0 if name == "field_mm" else 1e-3, 50.0) for name in vars(self)})
 
 
 @dataclass(frozen=True)
@@ -132,27 +129,39 @@ class Polish:
 
     def _by_outlines(self, meshes: Sequence[Mesh], normals: dict[int, NDArray], scene: Scene,
                      outlines: tuple[NDArray, NDArray]) -> dict[int, Asked]:
-        """What the X-ray's outlines ask of the vertices that are outermost in its plane."""
-        settings, plane = self._settings, scene.plane.astype(np.float64)
-        asked = {}
-        for k in (k for k in normals if scene.shown[k]):
-            body = np.flatnonzero(self._bodies[k])
-            flat = (meshes[k].vertices[body] - plane[0]) @ plane[2:].T
-            rim = silhouette(flat)
-            gaps, near = cKDTree(outlines[0][k]).query(flat[rim])
-            facing = outlines[1][k][near].astype(np.float64)
-            along = np.einsum("ni,ni->n", outlines[0][k][near] - flat[rim], facing) - settings.outline_proud_mm
-            rows = body[rim]
-            share = np.einsum("ni,ni->n", normals[k][rows], facing @ plane[2:])
-            mine = (np.abs(along) < settings.reach_mm) & (gaps < 2.0 * settings.reach_mm) & (share > 0.0)
-            rows = rows[mine]
-            asked[k] = Asked(meshes[k].vertices[rows], normals[k][rows], along[mine], share[mine], np.zeros(len(rows)))
+        """What the X-ray's outlines ask of the vertices that are outermost in its plane.
+
+        How far outside of these all outlines lie together is no matter of a single place: a silhouette is the outermost
+        of a bumpy surface and what is told is smooth, and everybody draws outlines farther out or in.
+        """
+        settings = self._settings
+        asked = {k: self._rim(k, meshes[k], normals[k], scene, outlines) for k in normals if scene.shown[k]}
         everything = np.concatenate([part.along for part in asked.values()] or [np.zeros(0)])
         if len(everything) < FEWEST:
             return {}
-        usual = ROBUST * float(np.median(np.abs(everything - np.median(everything))))
-        noise = max(settings.outline_noise * usual, settings.outline_least_mm)
-        return {k: replace(part, noise=part.noise + noise) for k, part in asked.items()}
+        usual = float(np.median(everything))
+        spread = ROBUST * float(np.median(np.abs(everything - usual)))
+        noise = max(settings.outline_noise * spread, settings.outline_least_mm)
+        result = {}
+        for k, part in asked.items():
+            near = np.abs(part.along - usual) < settings.reach_mm
+            result[k] = Asked(part.places[near], part.normals[near], part.along[near] - usual, part.share[near],
+                              np.full(int(near.sum()), noise))
+        return result
+
+    def _rim(self, k: int, mesh: Mesh, normals: NDArray, scene: Scene, outlines: tuple[NDArray, NDArray]) -> Asked:
+        """How far level ``k``'s outline lies outside of the vertices that are outermost; noise is not known yet."""
+        plane, body = scene.plane.astype(np.float64), np.flatnonzero(self._bodies[k])
+        flat = (mesh.vertices[body] - plane[0]) @ plane[2:].T
+        rim = silhouette(flat)
+        gaps, near = cKDTree(outlines[0][k]).query(flat[rim])
+        facing = outlines[1][k][near].astype(np.float64)
+        along = np.einsum("ni,ni->n", outlines[0][k][near] - flat[rim], facing)
+        rows = body[rim]
+        share = np.einsum("ni,ni->n", normals[rows], facing @ plane[2:])
+        mine = (gaps < 2.0 * self._settings.reach_mm) & (share > 0.0)
+        rows = rows[mine]
+        return Asked(mesh.vertices[rows], normals[rows], along[mine], share[mine], np.zeros(len(rows)))
 
     def _posterior(self, vertices: NDArray, normals: NDArray, asked: Asked
                    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
