@@ -26,6 +26,7 @@ setup(
     entry_points={
         "console_scripts": [
             "demo = usx_bringup.demo:main",
+            "make_acquired_pool = usx_bringup.make_acquired_pool:main",
             "when_ready = usx_bringup.node:when_ready",
             "recorder = usx_bringup.node:recorder",
         ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from usx_common.levels import LEVELS
 from usx_common.meshes import Mesh, vertex_normals
 from usx_completion.correction import reading, suggestion
 from usx_completion.correction.completion import CorrectionCompletion
-from usx_completion.correction.learner import CorrectionConfiguration, CorrectionLearner, DataSettings
+from usx_completion.correction.learner import CorrectionConfiguration, CorrectionLearner, DataSettings, Pools
 from usx_completion.correction.loss import LossSettings, correction_loss, true_normals
 from usx_completion.correction.network import CorrectionNetwork, NetworkSettings, StageSettings, _motion
 from usx_completion.correction.nodes import choose_nodes
@@ -313,7 +314,7 @@ def test_completion_answers_five_levels_or_says_why_not(network, real_model, mak
 
 def test_a_learner_gives_the_same_batches_in_any_number_of_processes(examples):
     settings = CorrectionConfiguration(SMALL, LossSettings(stages=(0.5, 1.0)))
-    learner = CorrectionLearner(settings, (examples, examples), 2, 5, torch.device("cpu"))
+    learner = CorrectionLearner(settings, Pools([examples], np.ones(1), examples), 2, 5, torch.device("cpu"))
     whole = next(learner.batches(3, 0, 1))
     parts = [next(learner.batches(3, rank, 2)) for rank in range(2)]
     for k, part in enumerate(parts):
@@ -331,7 +332,25 @@ def test_a_learner_gives_the_same_batches_in_any_number_of_processes(examples):
         optimiser.step()
     assert float(loss) < 0.9 * first
     with pytest.raises(UsxError, match="stages"):
-        CorrectionLearner(CorrectionConfiguration(SMALL), (examples, examples), 2, 5, torch.device("cpu"))
+        CorrectionLearner(CorrectionConfiguration(SMALL), Pools([examples], np.ones(1), examples), 2, 5,
+                          torch.device("cpu"))
+
+
+def test_pools_are_drawn_from_as_their_shares_say(examples, monkeypatch):
+    monkeypatch.setattr("usx_completion.correction.learner.read_pool",
+                        lambda folder, most: examples[:1] if folder.parent.name == "first" else examples[1:])
+    folders = (Path("first"), Path("second"))
+    pools = Pools.read(folders, DataSettings(shares=(1.0, 3.0)))
+    random = np.random.default_rng(3)
+    drawn = [pools.draw(random) is examples[0] for _ in range(400)]
+    assert np.mean(drawn) == pytest.approx(0.25, abs=0.06) and len(pools.validation) == len(examples)
+    sizes = Pools.read(folders, DataSettings()).shares
+    assert sizes == pytest.approx(np.array([1, len(examples) - 1]) / len(examples))
+    with pytest.raises(UsxError, match=r"data.shares = .* a number for each folder of --data, .* 2: first, second"):
+        Pools.read(folders, DataSettings(shares=(1.0,)))
+    for shares in ((0.0, 1.0), (float("nan"), 1.0)):
+        with pytest.raises(UsxError, match="shares"):
+            DataSettings(shares=shares)
 
 
 def test_the_evaluation_opens_weights_by_name(tmp_path, network, maker, monkeypatch):

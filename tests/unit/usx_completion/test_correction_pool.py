@@ -17,7 +17,7 @@ from usx_completion.shape_model import PACKAGED_REAL, load_shape_model
 
 
 def test_a_pool_there_and_back(tmp_path, maker, examples):
-    whole = pool.pool_identity(1900)
+    whole = pool.preset_recipe().identity(1900)
     pool._makers[whole] = maker
     assert pool._write(pool.Part(tmp_path, replace(whole, count=2))) == (2, 0)
     for written, read in zip(examples, pool.read_pool(tmp_path), strict=True):
@@ -32,7 +32,7 @@ def test_a_pool_there_and_back(tmp_path, maker, examples):
 @pytest.fixture
 def pooled(tmp_path, monkeypatch, examples):
     """Two files of one example each, whose people were made at once."""
-    whole = pool.pool_identity(7)
+    whole = pool.preset_recipe().identity(7)
     monkeypatch.setattr(pool, "_makers", {whole: SimpleNamespace(example=lambda number: examples[0])})
     folder = tmp_path / "val"
     folder.mkdir()
@@ -63,7 +63,7 @@ def test_a_file_without_examples_is_written_and_read(pooled):
     def fails(number):
         raise UsxError("too little was seen")
 
-    whole = pool.pool_identity(7)
+    whole = pool.preset_recipe().identity(7)
     pool._makers[whole] = SimpleNamespace(example=fails)
     empty = pool.Part(pooled, replace(whole, first=2, count=3))
     assert pool._write(empty) == (0, 3) and pool.read_file(empty.path) == []

@@ -303,7 +303,7 @@ def test_a_file_that_leads_the_reader_astray_is_refused(tmp_path, text):
 
 def test_a_model_that_is_no_name_is_refused():
     with pytest.raises(UsxError, match=r"model = \['paper'\] is unknown; known are paper, correction"):
-        make_learner(Request({"model": ["paper"]}, Path("x"), None, "", 1, 0, torch.device("cpu")))
+        make_learner(Request({"model": ["paper"]}, (Path("x"),), None, "", 1, 0, torch.device("cpu")))
 
 
 def test_configurations_are_found_by_name_or_path(tmp_path):

@@ -28,7 +28,8 @@ ONTO = 4  # rounds of moving an outline onto a body
 
 @dataclass(frozen=True)
 class AugmentSettings:
-    """mm, radians and probabilities. ``blind``: the X-ray is missing; ``deaf``: nearly all ultrasound is missing;
+    """mm, radians and probabilities. ``untouched``: all is seen as it was, but by a larger or smaller person; in the
+    others, ``blind``: the X-ray is missing; ``deaf``: nearly all ultrasound is missing;
     ``truthful``: the X-ray's own displacement is taken away, so that noisy ultrasound is no sign of a displaced X-ray;
     ``displaced``: the X-ray is, half of these by up to ``xray_shift_most`` and ``xray_turn_most`` in any direction, the
     others by a little (SD); ``drawn``: outlines are drawn by another hand, each side of the bodies (above, below, in
@@ -37,6 +38,7 @@ class AugmentSettings:
     prior is placed anew by what is left; ``stretch_sd``: relative, of the whole spine along each axis."""
 
     stretch_sd: float = 0.04
+    untouched: float = 0.0
     blind: float = 0.2
     body_hidden: float = 0.04
     truthful: float = 0.35
@@ -72,6 +74,8 @@ def augmented(example: Example, settings: AugmentSettings, random: np.random.Gen
     """Another look at the bones, of a larger or smaller person: the scene gets worse, and the prior starts where that
     leads."""
     example = stretched(example, 1.0 + settings.stretch_sd * random.standard_normal(3))
+    if random.random() < settings.untouched:
+        return replace(example, scene=_placed(model, example.scene, settings, random))
     scene, displaced = example.scene, example.displaced
     blind = random.random() < settings.blind
     if blind:
@@ -83,9 +87,13 @@ def augmented(example: Example, settings: AugmentSettings, random: np.random.Gen
         if random.random() < settings.drawn:
             scene = _drawn_otherwise(scene, settings, random)
     scene = _ultrasound(scene, settings, random, deaf=not blind and random.random() < settings.deaf)
+    return Example(_placed(model, scene, settings, random), example.vertices, example.blind_poses, displaced)
+
+
+def _placed(model: ShapeModel, scene: Scene, settings: AugmentSettings, random: np.random.Generator) -> Scene:
+    """The scene with the prior placed anew by what is seen, or where it was, a little beside."""
     poses = _started(model, scene) if random.random() < settings.restarted else scene.poses
-    scene = replace(scene, poses=_jittered(poses, settings, random))
-    return Example(scene, example.vertices, example.blind_poses, displaced)
+    return replace(scene, poses=_jittered(poses, settings, random))
 
 
 def stretched(example: Example, factors: NDArray) -> Example:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 
 from usx_common.errors import UsxError
 from usx_common.levels import LEVELS
+from usx_common.meshes import Mesh
 from usx_completion.correction.scene import Scene, make_scene
 from usx_completion.correction.start import all_poses, starting_poses
 from usx_completion.data.online import OnlineSpines
@@ -51,14 +53,21 @@ class ExampleMaker:
         source = self._sources[number // len(self._presets) % len(self._sources)]
         truth, observed = self._spines[source, preset].examined(number)
         cloud = partial_spine(observed, self._chains[source], preset_named(preset).crop, self._seed * 2**32 + number)
-        observation = observe(*cloud)
-        scene, _ = make_scene(self._model, observation)
-        if not scene.shown.all():
-            raise UsxError(f"example {number}: an outline is missing")
-        blind = SpineObservation(observation.points, observation.labels)
-        poses = all_poses(self._model, starting_poses(self._model, blind).poses)
-        vertices = np.stack([truth.meshes[level].vertices for level in LEVELS]).astype(np.float32)
-        return Example(scene, vertices, poses, displacement(self._model, observation, vertices))
+        return example_of(self._model, observe(*cloud), truth.meshes)
+
+
+def example_of(model: ShapeModel, observation: SpineObservation, truth: Mapping[str, Mesh]) -> Example:
+    """The example of what was observed of ``truth`` (level -> mesh of the model's topology, mm, frame spine).
+
+    Raises UsxError where an outline is missing, or no level can be placed.
+    """
+    scene, _ = make_scene(model, observation)
+    if not scene.shown.all():
+        raise UsxError("an outline is missing")
+    blind = SpineObservation(observation.points, observation.labels)
+    poses = all_poses(model, starting_poses(model, blind).poses)
+    vertices = np.stack([truth[level].vertices for level in LEVELS]).astype(np.float32)
+    return Example(scene, vertices, poses, displacement(model, observation, vertices))
 
 
 def displacement(model: ShapeModel, observation: SpineObservation, vertices: NDArray) -> NDArray[np.float32]:

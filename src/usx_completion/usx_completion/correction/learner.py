@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -35,13 +35,17 @@ STREAM = 0x434F5252
 
 @dataclass(frozen=True)
 class DataSettings:
-    """``validated``: spines that validation looks at; ``most``: spines of the pool that are read (0: all)."""
+    """Of each pool: ``validated``: spines that validation looks at; ``most``: spines that are read (0: all);
+    ``shares``: how often it is drawn from, relative to the others (none: as it is large)."""
 
     validated: int = 60
     most: int = 0
+    shares: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         check_settings(self, {"validated": (1, 10**5), "most": (0, 10**7)})
+        if self.shares:
+            check_settings(self, {"shares": (1e-3, 1e3)})
 
 
 @dataclass(frozen=True)
@@ -70,19 +74,45 @@ class TrainingBatch:
         return TrainingBatch(Batch.of([example.scene for example in examples], device), truth, displaced)
 
 
+@dataclass(frozen=True)
+class Pools:
+    """Examples to train on by pool, the probability (pools,) of each to be drawn from, and those to validate on."""
+
+    training: list[list[Example]]
+    shares: NDArray[np.float64]
+    validation: list[Example]
+
+    @staticmethod
+    def read(folders: Sequence[Path], settings: DataSettings) -> Pools:
+        """Folders of `make_pool` with train/ and val/. Raises UsxError for a bad one, or where shares do not fit."""
+        if settings.shares and len(settings.shares) != len(folders):
+            raise UsxError(f"data.shares = {list(settings.shares)} must have a number for each folder of --data, which "
+                           f"has {len(folders)}: {', '.join(map(str, folders))}")
+        training = [list(read_pool(folder / "train", settings.most)) for folder in folders]
+        shares = np.array(settings.shares or [len(pool) for pool in training], np.float64)
+        validation = [example for folder in folders for example in read_pool(folder / "val", settings.validated)]
+        return Pools(training, shares / shares.sum(), validation)
+
+    def draw(self, random: np.random.Generator) -> Example:
+        """An example to train on."""
+        pool = self.training[int(random.choice(len(self.training), p=self.shares))]
+        return pool[int(random.integers(len(pool)))]
+
+
 class CorrectionLearner:
     """See `usx_completion.training.learner.Learner`. ``size``: spines of a batch over all processes."""
 
-    def __init__(self, configuration: CorrectionConfiguration, pools: tuple[list[Example], list[Example]], size: int,
-                 seed: int, device: torch.device) -> None:
+    def __init__(self, configuration: CorrectionConfiguration, pools: Pools, size: int, seed: int,
+                 device: torch.device) -> None:
         torch.manual_seed(seed)
         model, metadata = load_shape_model(PACKAGED_REAL)
         self._model = model
         self.module = CorrectionNetwork(model, configuration.network)
-        self._training, self._validation = pools
-        self.samples = len(self._training)
+        self._pools, self._validation = pools, pools.validation
+        self.samples = sum(map(len, pools.training))
         self.card = {**card_of(self.module, metadata["sha256"]), "loss": as_text(configuration.loss),
-                     "augment": as_text(configuration.augment), "examples": str(self.samples), "seed": str(seed),
+                     "augment": as_text(configuration.augment), "data": as_text(configuration.data),
+                     "examples": " + ".join(str(len(pool)) for pool in pools.training), "seed": str(seed),
                      "licence": metadata.get("licence", "")}
         if not len(configuration.loss.stages) == len(configuration.network.stages):
             raise UsxError(f"loss.stages = {configuration.loss.stages} must have a weight for each of the "
@@ -131,8 +161,7 @@ class CorrectionLearner:
 
     def _harder(self, place: int) -> Example:
         random = np.random.default_rng(np.random.SeedSequence([STREAM, self._seed, place]))
-        return augmented(self._training[int(random.integers(self.samples))], self._settings.augment, random,
-                         self._model)
+        return augmented(self._pools.draw(random), self._settings.augment, random, self._model)
 
 
 def _blind(example: Example) -> Example:
@@ -141,7 +170,7 @@ def _blind(example: Example) -> Example:
 
 
 def make_learner(request: Request) -> CorrectionLearner:
-    """The learner of a configuration's sections; ``data``: folder of `make_pool` with train/ and val/.
+    """The learner of a configuration's sections; ``data``: folders of `make_pool` with train/ and val/.
 
     Raises UsxError for a bad setting or folder, or a variant, which this model has not.
     """
@@ -149,7 +178,5 @@ def make_learner(request: Request) -> CorrectionLearner:
         raise UsxError(f"--variant {request.variant} is for the paper's network; this model has none")
     values = {key: value for key, value in request.sections.items() if key not in ("model", "training")}
     settings = build(CorrectionConfiguration, values, "configuration")
-    folder = Path(request.data)
-    training = list(read_pool(folder / "train", settings.data.most))
-    validation = list(read_pool(folder / "val", settings.data.validated))
-    return CorrectionLearner(settings, (training, validation), request.size, request.seed, request.device)
+    return CorrectionLearner(settings, Pools.read(request.data, settings.data), request.size, request.seed,
+                             request.device)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from usx_completion.correction.scene import Scene
 from usx_completion.data.generate import one_thread_each
 from usx_completion.data.presets import SampleSettings, preset_named
 from usx_completion.data.spine_source import SourceChoice, open_source
-from usx_completion.shape_model import PACKAGED_REAL, load_shape_model
+from usx_completion.shape_model import PACKAGED_REAL, ShapeModel, load_shape_model
 
 PER_FILE = 100
 PRESETS = ("paper", "realistic")
@@ -31,12 +31,53 @@ OF_EXAMPLES = ("vertices", "blind_poses", "displaced")
 DAMAGE = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, NotImplementedError)
 
 
+class Maker(Protocol):
+    """Makes examples."""
+
+    def example(self, number: int) -> Example:
+        """Example ``number``, always the same. Raises UsxError for a spine of which too little was seen."""
+
+
+def examined(model: ShapeModel, identity: PoolIdentity) -> Maker:
+    """Of spines that presets examine."""
+    return ExampleMaker(model, identity.seed, identity.presets, identity.sources)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a pool is made from: ``presets`` in turn, and each of the ``sources`` for all of them before the next;
+    ``held``: all that they hold, as texts; ``maker``: a function of a module, since other processes call it."""
+
+    presets: tuple[str, ...]
+    sources: tuple[str, ...]
+    held: tuple[str, ...]
+    maker: Callable[[ShapeModel, PoolIdentity], Maker] = examined
+
+    def identity(self, seed: int) -> PoolIdentity:
+        """What all files of a seed share."""
+        made_from = hashlib.sha256("\n".join(self.held).encode()).hexdigest()
+        return PoolIdentity(seed, 0, 0, self.presets, self.sources, made_from,
+                            load_shape_model(PACKAGED_REAL)[1]["sha256"])
+
+
+def preset_recipe() -> Recipe:
+    """Spines examined by the presets, as `make_pool` does."""
+    return Recipe(PRESETS, SOURCES, (*(SampleSettings(preset_named(name)).text() for name in PRESETS),
+                                     *names_of(SOURCES)))
+
+
+def names_of(sources: Sequence[str]) -> list[str]:
+    """What sets each of the sources apart, for `Recipe.held`."""
+    return [open_source(SourceChoice(name)).name for name in dict.fromkeys(sources)]
+
+
 @dataclass(frozen=True)
 class Part:
     """A file to write into ``folder``."""
 
     folder: Path
     identity: PoolIdentity
+    maker: Callable[[ShapeModel, PoolIdentity], Maker] = examined
 
     @property
     def path(self) -> Path:
@@ -44,13 +85,15 @@ class Part:
         return self.folder / f"examples_{self.identity.first:06d}.npz"
 
 
-def write_pool(folder: Path, count: int, seed: int, jobs: int = 2) -> Iterator[tuple[int, int]]:
-    """Write ``count`` examples of a seed as ``examples_000000.npz`` .. into a folder, in parallel.
+def write_pool(folder: Path, count: int, seed: int, jobs: int = 2, recipe: Recipe | None = None
+               ) -> Iterator[tuple[int, int]]:
+    """Write ``count`` examples of a seed as ``examples_000000.npz`` .. into a folder, in parallel; by the presets where
+    no other ``recipe`` is given.
 
     Yields, file by file, how many spines it holds and how many were left out. Files that are there are kept, so that a
     stopped run goes on. Raises BadPool where one of them was made from something else, or cannot be read.
     """
-    parts = planned_parts(folder, count, seed)
+    parts = planned_parts(folder, count, seed, recipe)
     folder.mkdir(parents=True, exist_ok=True)
     for part, held in parts:
         if held is not None:
@@ -59,13 +102,14 @@ def write_pool(folder: Path, count: int, seed: int, jobs: int = 2) -> Iterator[t
         yield from pool.map(_write, [part for part, held in parts if held is None])
 
 
-def planned_parts(folder: Path, count: int, seed: int) -> list[tuple[Part, int | None]]:
+def planned_parts(folder: Path, count: int, seed: int, recipe: Recipe | None = None) -> list[tuple[Part, int | None]]:
     """The files of a pool, each with the number of examples that it holds; None: it is to be written.
 
     Raises BadPool where a file of the folder was made from something else, or cannot be read.
     """
-    whole = pool_identity(seed)
-    parts = [Part(folder, replace(whole, first=first, count=min(PER_FILE, count - first)))
+    recipe = recipe or preset_recipe()
+    whole = recipe.identity(seed)
+    parts = [Part(folder, replace(whole, first=first, count=min(PER_FILE, count - first)), recipe.maker)
              for first in range(0, count, PER_FILE)]
     there = {}
     for path in _files(folder):
@@ -73,14 +117,6 @@ def planned_parts(folder: Path, count: int, seed: int) -> list[tuple[Part, int |
         made.check(path, next((part.identity for part in parts if part.path == path),
                               replace(whole, first=made.first, count=made.count)))
     return [(part, there.get(part.path)) for part in parts]
-
-
-def pool_identity(seed: int) -> PoolIdentity:
-    """What all files of a seed share."""
-    held = [SampleSettings(preset_named(name)).text() for name in PRESETS]
-    held += [open_source(SourceChoice(name)).name for name in dict.fromkeys(SOURCES)]
-    made_from = hashlib.sha256("\n".join(held).encode()).hexdigest()
-    return PoolIdentity(seed, 0, 0, PRESETS, SOURCES, made_from, load_shape_model(PACKAGED_REAL)[1]["sha256"])
 
 
 def read_file(path: Path) -> list[Example]:
@@ -161,15 +197,14 @@ def _check_sizes(path: Path, arrays: dict[str, np.ndarray]) -> None:
             raise BadPool(f"{path} is damaged: {name} has shape {arrays[name].shape}; it must have {needed} rows")
 
 
-_makers: dict[PoolIdentity, ExampleMaker] = {}
+_makers: dict[PoolIdentity, Maker] = {}
 
 
 def _write(part: Part) -> tuple[int, int]:
     identity = part.identity
     whole = replace(identity, first=0, count=0)
     if whole not in _makers:
-        _makers[whole] = ExampleMaker(load_shape_model(PACKAGED_REAL)[0], identity.seed, identity.presets,
-                                      identity.sources)
+        _makers[whole] = part.maker(load_shape_model(PACKAGED_REAL)[0], whole)
     examples, failed = [], 0
     for number in range(identity.first, identity.first + identity.count):
         try:

@@ -123,7 +123,10 @@ def make_learner(request: Request) -> PaperLearner:
     settings = build(PaperConfiguration, values, "configuration")
     if request.variant:
         settings = replace(settings, network=variant_of(settings.network, request.variant))
-    training, validation = training_and_validation(request.data, request.validation)
+    if len(request.data) != 1:
+        raise UsxError(f"the paper's network learns from one data set; --data has {len(request.data)}: "
+                       + ", ".join(map(str, request.data)))
+    training, validation = training_and_validation(request.data[0], request.validation)
     kept = settings.data.validated
     learner = PaperLearner(settings, clouds_of(training, settings.data),
                            clouds_of(validation, replace(settings.data, complete_points=65536), kept),

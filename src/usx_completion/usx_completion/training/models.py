@@ -19,12 +19,12 @@ MODELS = {"paper": "usx_completion.paper.learner:make_learner",
 
 @dataclass(frozen=True)
 class Request:
-    """What a learner is made from: the ``sections`` of the configuration but for "training"; files to train and, where
-    the first does not hold it, to validate on; ``variant``, "" for the configuration's own; ``size``: samples of a
-    batch over all processes; ``report``: prints a line, None to be quiet."""
+    """What a learner is made from: the ``sections`` of the configuration but for "training"; ``data`` to train on and,
+    where that does not hold it, a file for ``validation``; ``variant``, "" for the configuration's own; ``size``:
+    samples of a batch over all processes; ``report``: prints a line, None to be quiet."""
 
     sections: dict[str, Any]
-    data: Path
+    data: tuple[Path, ...]
     validation: Path | None
     variant: str
     size: int

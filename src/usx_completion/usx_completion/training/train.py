@@ -35,6 +35,7 @@ EXAMPLES = """examples:
   train --config paper_small --variant baseline --data out/small.h5 --out out/us --processes 2 --minutes 25
   train --config paper --data theirs_train.h5 --validation theirs_val.h5 --out out/theirs    the authors' files
   train --config paper_small --data out/small.h5 --out out/us --resume                       go on after a stop
+  train --config usx --data out/pool out/acquired --out out/usx --processes 2                the project's own network
   torchrun --nproc-per-node 4 -m usx_completion.training.train --config paper --data out/train.h5 --out out/four \\
     --device cuda                                                                            four GPUs
 """
@@ -56,8 +57,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--config", required=True, metavar="NAME|FILE", help="packaged configuration or a YAML file")
     p.add_argument("--variant", default="",
                    help="of the paper's network: baseline, ef, lf, ef_lf (the configuration's)")
-    p.add_argument("--data", type=Path, required=True, metavar="FILE.h5", help="data set of make_dataset, or of the "
-                   "authors' layout")
+    p.add_argument("--data", type=Path, required=True, nargs="+", metavar="PATH",
+                   help="data set FILE.h5 of make_dataset, or of the authors' layout; for the project's own network "
+                   "folders of make_pool and make_acquired_pool")
     p.add_argument("--validation", type=Path, metavar="FILE.h5",
                    help="file to validate on, where --data names no splits")
     p.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the results")
@@ -79,7 +81,7 @@ def checked(options: argparse.Namespace) -> Task:
             raise UsxError(f"--{name} {getattr(options, name)} must be within {low:g} .. {high:g}")
     sections = read_configuration(find_configuration(options.config))
     build(TrainingSettings, sections.get("training"), "training").part_size(options.processes)
-    for path in (options.data, options.validation):
+    for path in (*options.data, options.validation):
         if path is not None and not path.exists():
             raise UsxError(f"data set {path} does not exist; make one with make_dataset, or a folder with make_pool")
     there = [name for name in (CHECKPOINT, WEIGHTS) if (options.out / name).exists()]
@@ -99,7 +101,7 @@ def work(task: Task, group: Group) -> int:
         say = print if group.first else None
         settings.part_size(group.world)
         size = settings.batch // settings.accumulate
-        learner = make_learner(Request(task.sections, options.data, options.validation, options.variant, size,
+        learner = make_learner(Request(task.sections, tuple(options.data), options.validation, options.variant, size,
                                        settings.seed, device, say))
         run = Run(options.out, device, options.minutes, options.resume, options.quiet)
         trainer = Trainer(learner, settings, run, group)

@@ -1,0 +1,114 @@
+"""The whole chain on one true spine without nodes, files or a clock: what they would make of an examination.
+
+The same modules as in the nodes, with the nodes' own settings, called one after the other. The CBCT alone is not
+simulated: points on the true surfaces stand for its bone, which only places the X-ray.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from usx_common.errors import UsxError
+from usx_common.meshes import Mesh, sample_surface
+from usx_common.parameters import Parameter
+from usx_common.transforms import Matrix, invert
+from usx_compounding import parameters as compounding
+from usx_compounding.compounding import make_engine
+from usx_compounding.matching import MatchedFrame, TimedFrame
+from usx_compounding.sweep import Sweep, SweepSettings
+from usx_phantom import dicom_xray, xray
+from usx_phantom.acquisition import AcquisitionSettings, device_estimate, jittered_clicks, plan_sweep
+from usx_phantom.acquisition import parameters as known_to_operator
+from usx_phantom.phantom_scene import body_centres, build_scene
+from usx_phantom.probe_geometry import ProbeGeometry
+from usx_phantom.scene import Scene
+from usx_phantom.sweep_recording import frame_times
+from usx_phantom.ultrasound import UltrasoundSimulator
+from usx_registration import parameters as registration
+from usx_registration.joint_cloud import JointCloud
+from usx_registration.session import Inputs, Session
+from usx_xray import parameters as xray_parameters
+from usx_xray.bodies import segment_bodies
+from usx_xray.body_points import bodies_to_points
+from usx_xray.xray_image import read_xray
+
+CBCT_POINTS = 6000  # a vertebra
+OPERATOR = 0x4F505221
+STAMP = 1
+
+
+@dataclass(frozen=True)
+class Examined:
+    """``partial`` in frame spine, as registration_node publishes it, mm; ``cbct_to_spine`` (4, 4) takes the truth
+    there."""
+
+    partial: JointCloud
+    cbct_to_spine: Matrix
+
+
+def examine(meshes: Mapping[str, Mesh], settings: AcquisitionSettings, stride: int = 1) -> Examined:
+    """What the nodes make of closed meshes L1 .. L5 (mm, LPS); ``stride``: of so many frames of the sweep one is taken.
+
+    The same arguments give the same answer. Raises UsxError where an acquisition cannot be made or is refused.
+    """
+    scene = build_scene(dict(meshes), settings.seed)
+    radiograph = xray.simulate_lateral(scene, seed=settings.seed)
+    operator = _operator(scene, radiograph, settings.seed)
+    bodies, labels = _bodies(radiograph, operator)
+    compound = compounding.live_settings(_values(compounding.TABLE, operator)).sweep
+    assert compound is not None  # the operator knows the calibration
+    bone = _bone(scene, settings, compound, stride)
+    world_to_volume = invert(compound.lattice.volume_to_world)
+    cbct = np.concatenate([sample_surface(mesh, CBCT_POINTS, seed=settings.seed) for mesh in meshes.values()])
+    session = Session(registration.make_settings(_values(registration.TABLE, operator)))
+    outcome = session.process(Inputs(bone, STAMP, world_to_volume, cbct, bodies, labels))
+    if outcome.partial is None:
+        raise UsxError(f"the registration was refused: {outcome.verdict.text}")
+    volume_to_spine = invert(outcome.edges["us_volume", "spine"])
+    return Examined(outcome.partial, volume_to_spine @ world_to_volume @ scene.cbct_to_world)
+
+
+def _operator(scene: Scene, radiograph: xray.Radiograph, seed: int) -> dict[str, Any]:
+    """ROS parameters of what an operator knows, errors included."""
+    random = np.random.default_rng(np.random.SeedSequence([OPERATOR, seed]))
+    device = device_estimate(scene, random)
+    clicks = jittered_clicks(radiograph, body_centres(scene.labelmap), random)
+    return known_to_operator(device, radiograph, clicks, ProbeGeometry().image_to_probe)["/**"]["ros__parameters"]
+
+
+def _values(table: Iterable[Parameter], operator: Mapping[str, Any]) -> dict[str, Any]:
+    """A node's parameters: what the operator knows, else the defaults."""
+    return {parameter.name: operator.get(parameter.name, parameter.default) for parameter in table}
+
+
+def _bodies(radiograph: xray.Radiograph, operator: Mapping[str, Any]) -> tuple[NDArray[np.float64], NDArray]:
+    """Points (K, 3) of the bodies that are found in the radiograph, mm, frame xray, and their labels (K,)."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "lateral.dcm"
+        dicom_xray.write(radiograph, path)
+        image = read_xray(path)
+    found = segment_bodies(image.pixels, image.geometry,
+                           xray_parameters.seeds(_values(xray_parameters.TABLE, operator)))
+    return bodies_to_points(found.bodies, image.geometry)
+
+
+def _bone(scene: Scene, settings: AcquisitionSettings, compound: SweepSettings, stride: int) -> NDArray[np.float64]:
+    """(N, 3) mm, frame us_volume: the bone surface of a sweep."""
+    trajectory = plan_sweep(scene, settings).trajectory
+    times = frame_times(settings.sweep)[stride // 2::stride]
+    poses = [trajectory.probe_to_world(time) for time in times]
+    world_to_cbct = invert(scene.cbct_to_world)
+    frames = UltrasoundSimulator(scene, seed=settings.seed).frames([world_to_cbct @ pose for pose in poses], threads=1)
+    engine, sweep = make_engine("numba", threads=1), None
+    for number, (image, pose) in enumerate(zip(frames, poses, strict=True)):
+        sweep = sweep or Sweep(compound, engine, (image.shape[0], image.shape[1]))
+        sweep.add(MatchedFrame(TimedFrame(number + 1, number, image), pose))
+    assert sweep is not None
+    return sweep.bone_points().points
