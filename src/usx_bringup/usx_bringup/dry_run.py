@@ -1,4 +1,4 @@
-"""The whole chain on one true spine without nodes, files or a clock: what they would make of an examination.
+"""The whole chain on one true spine without nodes, bags or a clock: what they would make of an examination.
 
 The same modules as in the nodes, with the nodes' own settings, called one after the other. The CBCT alone is not
 simulated: points on the true surfaces stand for its bone, which only places the X-ray.
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from usx_common.errors import UsxError
+from usx_common.levels import LEVELS
 from usx_common.meshes import Mesh, sample_surface
 from usx_common.parameters import Parameter
 from usx_common.transforms import Matrix, invert
@@ -26,6 +27,7 @@ from usx_compounding.sweep import Sweep, SweepSettings
 from usx_phantom import dicom_xray, xray
 from usx_phantom.acquisition import AcquisitionSettings, device_estimate, jittered_clicks, plan_sweep
 from usx_phantom.acquisition import parameters as known_to_operator
+from usx_phantom.dicom_common import CannotWrite
 from usx_phantom.phantom_scene import body_centres, build_scene
 from usx_phantom.probe_geometry import ProbeGeometry
 from usx_phantom.scene import Scene
@@ -40,6 +42,7 @@ from usx_xray.body_points import bodies_to_points
 from usx_xray.xray_image import read_xray
 
 CBCT_POINTS = 6000  # a vertebra
+NODES = (compounding.TABLE, registration.TABLE, xray_parameters.TABLE)
 OPERATOR = 0x4F505221
 STAMP = 1
 
@@ -56,8 +59,10 @@ class Examined:
 def examine(meshes: Mapping[str, Mesh], settings: AcquisitionSettings, stride: int = 1) -> Examined:
     """What the nodes make of closed meshes L1 .. L5 (mm, LPS); ``stride``: of so many frames of the sweep one is taken.
 
-    The same arguments give the same answer. Raises UsxError where an acquisition cannot be made or is refused.
+    The same arguments give the same answer. Raises UsxError where an acquisition cannot be made or is refused, or
+    for trouble in the ``settings``, which is of bags; OSError where the X-ray's file cannot be written.
     """
+    _check(meshes, settings, stride)
     scene = build_scene(dict(meshes), settings.seed)
     radiograph = xray.simulate_lateral(scene, seed=settings.seed)
     operator = _operator(scene, radiograph, settings.seed)
@@ -73,6 +78,15 @@ def examine(meshes: Mapping[str, Mesh], settings: AcquisitionSettings, stride: i
         raise UsxError(f"the registration was refused: {outcome.verdict.text}")
     volume_to_spine = invert(outcome.edges["us_volume", "spine"])
     return Examined(outcome.partial, volume_to_spine @ world_to_volume @ scene.cbct_to_world)
+
+
+def _check(meshes: Mapping[str, Mesh], settings: AcquisitionSettings, stride: int) -> None:
+    if set(meshes) != set(LEVELS):
+        raise UsxError(f"meshes {', '.join(meshes) or 'none'}: they must be {', '.join(LEVELS)}")
+    if not 1 <= stride <= settings.sweep.frames:
+        raise UsxError(f"stride {stride} must be within 1 .. {settings.sweep.frames}, the frames of the sweep")
+    if settings.trouble.any:
+        raise UsxError("trouble happens to bags: without nodes there is none")
 
 
 def _operator(scene: Scene, radiograph: xray.Radiograph, seed: int) -> dict[str, Any]:
@@ -92,7 +106,10 @@ def _bodies(radiograph: xray.Radiograph, operator: Mapping[str, Any]) -> tuple[N
     """Points (K, 3) of the bodies that are found in the radiograph, mm, frame xray, and their labels (K,)."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "lateral.dcm"
-        dicom_xray.write(radiograph, path)
+        try:
+            dicom_xray.write(radiograph, path)
+        except CannotWrite as error:  # a full disk is no matter of the spine
+            raise OSError(str(error)) from error
         image = read_xray(path)
     found = segment_bodies(image.pixels, image.geometry,
                            xray_parameters.seeds(_values(xray_parameters.TABLE, operator)))
@@ -102,7 +119,7 @@ def _bodies(radiograph: xray.Radiograph, operator: Mapping[str, Any]) -> tuple[N
 def _bone(scene: Scene, settings: AcquisitionSettings, compound: SweepSettings, stride: int) -> NDArray[np.float64]:
     """(N, 3) mm, frame us_volume: the bone surface of a sweep."""
     trajectory = plan_sweep(scene, settings).trajectory
-    times = frame_times(settings.sweep)[stride // 2::stride]
+    times = frame_times(settings.sweep)[(stride - 1) // 2::stride]
     poses = [trajectory.probe_to_world(time) for time in times]
     world_to_cbct = invert(scene.cbct_to_world)
     frames = UltrasoundSimulator(scene, seed=settings.seed).frames([world_to_cbct @ pose for pose in poses], threads=1)

@@ -16,8 +16,10 @@ from usx_common.meshes import Mesh
 from usx_completion.shape_model import PACKAGED_REAL, load_shape_model
 from usx_completion.surface_distance import nearest_faces
 from usx_phantom.acquisition import AcquisitionSettings
+from usx_phantom.dicom_common import CannotWrite
 from usx_phantom.spine import sample_spine
 from usx_phantom.sweep import SweepSettings
+from usx_phantom.trouble import Trouble
 
 SHORT = AcquisitionSettings(seed=4, sweep=SweepSettings(duration=8.0, frame_rate=6.0))
 
@@ -73,14 +75,36 @@ def test_an_example_has_the_truth_where_it_was_seen_and_another_sweep_every_roun
 
     monkeypatch.setattr(make_acquired_pool, "examine", remembered)
     model, _ = load_shape_model(PACKAGED_REAL)
-    maker = AcquiredMaker(model, acquired_recipe().identity(200))
+    maker = AcquiredMaker(model, acquired_recipe().identity(1900))
     example, _ = maker.example(3), maker.example(4)
-    assert seen == [(200_000_003, "midline", 3), (200_000_004, "paramedian", 3)]
+    assert seen == [(1_900_000_003, "midline", 3), (1_900_000_004, "paramedian", 3)]
     everything = example.vertices.reshape(-1, 3)
     near = np.linalg.norm(example.scene.points[::40, None] - everything[None], axis=2).min(axis=1)
     assert np.median(near) < 1.5 and example.scene.shown.all() and np.abs(example.displaced).max() < 6.0
 
 
-def test_bad_options_end_with_one_line(tmp_path, capsys):
-    assert main(["--out", str(tmp_path), "--spines", "0"]) == 2
-    assert capsys.readouterr().err == "make_acquired_pool: --spines 0 must be within 1 .. 1000000\n"
+@pytest.mark.parametrize(("options", "says"), [
+    (["--spines", "0"], "--spines 0 must be within 1 .. 1000000"),
+    (["--seed", "0"], "--seed 0 must be within 1 .. 1998")])
+def test_bad_options_end_with_one_line(tmp_path, capsys, options, says):
+    assert main(["--out", str(tmp_path), *options]) == 2
+    assert capsys.readouterr().err == f"make_acquired_pool: {says}\n"
+
+
+@pytest.mark.parametrize(("settings", "stride", "says"), [
+    (SHORT, 0, "stride 0 must be within 1 .. 48"), (SHORT, 49, "stride 49 must be within 1 .. 48"),
+    (replace(SHORT, trouble=Trouble(drop=0.1)), 1, "trouble happens to bags")])
+def test_settings_that_make_no_sense_are_refused(meshes, settings, stride, says):
+    with pytest.raises(UsxError, match=says):
+        examine(meshes, settings, stride)
+    with pytest.raises(UsxError, match="meshes L1, L2: they must be L1, L2, L3, L4, L5"):
+        examine({level: meshes[level] for level in ("L1", "L2")}, SHORT)
+
+
+def test_a_full_disk_is_no_matter_of_the_spine(meshes, monkeypatch):
+    def full(radiograph, path):
+        raise CannotWrite("no space left on device")
+
+    monkeypatch.setattr("usx_bringup.dry_run.dicom_xray.write", full)
+    with pytest.raises(OSError, match="no space left"):
+        examine(meshes, SHORT)

@@ -19,6 +19,7 @@ from usx_completion.correction.learner import CorrectionConfiguration, Correctio
 from usx_completion.correction.loss import LossSettings, correction_loss, true_normals
 from usx_completion.correction.network import CorrectionNetwork, NetworkSettings, StageSettings, _motion
 from usx_completion.correction.nodes import choose_nodes
+from usx_completion.correction.pool import preset_recipe
 from usx_completion.correction.reading import Batch
 from usx_completion.correction.scene import make_scene, observation_of
 from usx_completion.correction.weights import card_of, load_network
@@ -339,6 +340,9 @@ def test_a_learner_gives_the_same_batches_in_any_number_of_processes(examples):
 def test_pools_are_drawn_from_as_their_shares_say(examples, monkeypatch):
     monkeypatch.setattr("usx_completion.correction.learner.read_pool",
                         lambda folder, most: examples[:1] if folder.parent.name == "first" else examples[1:])
+    seeds = {"first/train": 3, "first/val": 4, "second/train": 5, "second/val": 6}
+    monkeypatch.setattr("usx_completion.correction.learner.identity_of",
+                        lambda folder: replace(preset_recipe().identity(7), seed=seeds[str(folder)]))
     folders = (Path("first"), Path("second"))
     pools = Pools.read(folders, DataSettings(shares=(1.0, 3.0)))
     random = np.random.default_rng(3)
@@ -346,6 +350,10 @@ def test_pools_are_drawn_from_as_their_shares_say(examples, monkeypatch):
     assert np.mean(drawn) == pytest.approx(0.25, abs=0.06) and len(pools.validation) == len(examples)
     sizes = Pools.read(folders, DataSettings()).shares
     assert sizes == pytest.approx(np.array([1, len(examples) - 1]) / len(examples))
+    assert pools.origins[1].startswith(f"{len(examples) - 1} of paper, realistic, seed 5, ")
+    seeds["second/train"] = 4
+    with pytest.raises(UsxError, match="first/val holds people of second/train: both were made with seed 4; "):
+        Pools.read(folders, DataSettings())
     with pytest.raises(UsxError, match=r"data.shares = .* a number for each folder of --data, .* 2: first, second"):
         Pools.read(folders, DataSettings(shares=(1.0,)))
     for shares in ((0.0, 1.0), (float("nan"), 1.0)):

@@ -11,8 +11,10 @@ import pytest
 
 from usx_common.errors import UsxError
 from usx_completion.correction import pool
+from usx_completion.correction.examples import Example
 from usx_completion.correction.make_pool import main as make_pool
 from usx_completion.correction.pool_identity import BadPool
+from usx_completion.correction.scene import Scene
 from usx_completion.shape_model import PACKAGED_REAL, load_shape_model
 
 
@@ -148,3 +150,43 @@ def test_bad_options_of_make_pool_end_with_one_line(tmp_path, capsys, options, s
     assert make_pool(["--out", str(tmp_path / "pool"), *options]) == 2
     error = capsys.readouterr().err
     assert says in error and error.count("\n") == 1 and not (tmp_path / "pool").exists()
+
+
+def alike(model, identity):
+    """A maker that other processes can open: examples as small as can be, of which every third gives none."""
+    def example(number):
+        if number % 3 == 2:
+            raise UsxError("the chain refused it")
+        random = np.random.default_rng([identity.seed, number])
+        points, outlines = random.random((4, 3)).astype(np.float32), np.zeros((2, 5, 72, 2), np.float32)
+        scene = Scene(points, np.zeros(4, np.int8), *outlines, np.ones(5, bool), np.zeros((4, 3), np.float32),
+                      np.zeros((5, 4, 4)), np.ones(5, bool))
+        return Example(scene, np.zeros((5, 2, 3), np.float32), np.zeros((5, 4, 4)), np.zeros((5, 2), np.float32))
+
+    return SimpleNamespace(example=example)
+
+
+def broken(model, identity):
+    def example(number):
+        raise ZeroDivisionError("chain")
+
+    return SimpleNamespace(example=example)
+
+
+def test_any_number_of_processes_writes_the_same_by_any_recipe(tmp_path, monkeypatch):
+    monkeypatch.setattr(pool, "PER_FILE", 4)
+    recipe = pool.Recipe(("alike",), pool.SOURCES, ("what it holds",), alike)
+    made = {jobs: list(pool.write_pool(tmp_path / str(jobs), 10, 5, jobs, recipe)) for jobs in (1, 2)}
+    assert made[1] == made[2] == [(3, 1), (3, 1), (1, 1)]
+    for path in sorted((tmp_path / "1").iterdir()):
+        assert path.read_bytes() == (tmp_path / "2" / path.name).read_bytes()
+    assert pool.identity_of(tmp_path / "1") == recipe.identity(5)
+    assert list(pool.write_pool(tmp_path / "1", 10, 5, 1, recipe)) == made[1]  # all of it is there
+    with pytest.raises(BadPool, match="was made with presets alike, not paper, realistic"):
+        next(pool.write_pool(tmp_path / "1", 10, 5))
+
+
+def test_what_ends_a_maker_is_told_with_the_example(tmp_path):
+    recipe = pool.Recipe(("broken",), ("real",), (), broken)
+    with pytest.raises(BadPool, match=r"example 0, of .*examples_000000.npz, ended in ZeroDivisionError\('chain'\)"):
+        list(pool.write_pool(tmp_path, 2, 5, 1, recipe))

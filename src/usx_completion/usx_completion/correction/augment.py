@@ -16,6 +16,7 @@ from usx_common.transforms import make_transform
 from usx_completion.correction.examples import Example
 from usx_completion.correction.scene import Scene, observation_of
 from usx_completion.correction.start import all_poses, starting_poses
+from usx_completion.data.setting_checks import check_settings
 from usx_completion.outline import silhouette
 from usx_completion.rigid import align, rotation_matrix
 from usx_completion.shape_model import ShapeModel
@@ -68,6 +69,11 @@ class AugmentSettings:
     common_move_sd: float = 1.5
     level_turn_sd: float = 0.035
     level_move_sd: float = 1.2
+
+    def __post_init__(self) -> None:
+        shares = ("untouched", "blind", "body_hidden", "truthful", "displaced", "drawn", "thinned_least", "cut",
+                  "stray", "unlabelled", "mislabelled", "deaf", "restarted")
+        check_settings(self, {name: (0.0, 1.0 if name in shares else 1e3) for name in vars(self)})
 
 
 def augmented(example: Example, settings: AugmentSettings, random: np.random.Generator, model: ShapeModel) -> Example:

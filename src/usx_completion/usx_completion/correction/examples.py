@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from usx_common.errors import UsxError
 from usx_common.levels import LEVELS
 from usx_common.meshes import Mesh
-from usx_completion.correction.scene import Scene, make_scene
+from usx_completion.correction.scene import NothingPlaced, Scene, make_scene
 from usx_completion.correction.start import all_poses, starting_poses
 from usx_completion.data.online import OnlineSpines
 from usx_completion.data.partial_spine import partial_spine
@@ -59,13 +59,15 @@ class ExampleMaker:
 def example_of(model: ShapeModel, observation: SpineObservation, truth: Mapping[str, Mesh]) -> Example:
     """The example of what was observed of ``truth`` (level -> mesh of the model's topology, mm, frame spine).
 
-    Raises UsxError where an outline is missing, or no level can be placed.
+    Raises UsxError where an outline is missing, or no level can be placed, with the X-ray or without.
     """
     scene, _ = make_scene(model, observation)
     if not scene.shown.all():
         raise UsxError("an outline is missing")
-    blind = SpineObservation(observation.points, observation.labels)
-    poses = all_poses(model, starting_poses(model, blind).poses)
+    blind = starting_poses(model, SpineObservation(observation.points, observation.labels))
+    if not blind.poses:
+        raise NothingPlaced(blind.reasons)
+    poses = all_poses(model, blind.poses)
     vertices = np.stack([truth[level].vertices for level in LEVELS]).astype(np.float32)
     return Example(scene, vertices, poses, displacement(model, observation, vertices))
 

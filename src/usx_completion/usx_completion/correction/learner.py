@@ -20,7 +20,7 @@ from usx_completion.correction.examples import Example
 from usx_completion.correction.loss import LossSettings, correction_loss
 from usx_completion.correction.network import CorrectionNetwork, NetworkSettings
 from usx_completion.correction.polish import Polish
-from usx_completion.correction.pool import read_pool
+from usx_completion.correction.pool import identity_of, read_pool
 from usx_completion.correction.reading import Batch
 from usx_completion.correction.weights import card_of
 from usx_completion.data.setting_checks import check_settings
@@ -76,22 +76,35 @@ class TrainingBatch:
 
 @dataclass(frozen=True)
 class Pools:
-    """Examples to train on by pool, the probability (pools,) of each to be drawn from, and those to validate on."""
+    """Examples to train on by pool, the probability (pools,) of each to be drawn from, those to validate on, and a
+    line on where each pool is from."""
 
     training: list[list[Example]]
     shares: NDArray[np.float64]
     validation: list[Example]
+    origins: tuple[str, ...] = ()
 
     @staticmethod
     def read(folders: Sequence[Path], settings: DataSettings) -> Pools:
-        """Folders of `make_pool` with train/ and val/. Raises UsxError for a bad one, or where shares do not fit."""
+        """Folders with train/ and val/. Raises UsxError for a bad one, where shares do not fit, or where people to
+        validate on are trained on in another pool."""
         if settings.shares and len(settings.shares) != len(folders):
             raise UsxError(f"data.shares = {list(settings.shares)} must have a number for each folder of --data, which "
                            f"has {len(folders)}: {', '.join(map(str, folders))}")
+        made = [identity_of(folder / "train") for folder in folders]
+        for folder in folders:
+            kept = identity_of(folder / "val")
+            for other, whole in zip(folders, made, strict=True):
+                if kept.seed == whole.seed and set(kept.sources) & set(whole.sources):
+                    raise UsxError(f"{folder / 'val'} holds people of {other / 'train'}: both were made with seed "
+                                   f"{kept.seed}; make one of the pools with another --seed")
         training = [list(read_pool(folder / "train", settings.most)) for folder in folders]
         shares = np.array(settings.shares or [len(pool) for pool in training], np.float64)
         validation = [example for folder in folders for example in read_pool(folder / "val", settings.validated)]
-        return Pools(training, shares / shares.sum(), validation)
+        shares /= shares.sum()
+        origins = tuple(f"{len(pool)} of {', '.join(each.presets)}, seed {each.seed}, {each.made_from[:12]}: "
+                        f"{share:.3g}" for pool, each, share in zip(training, made, shares, strict=True))
+        return Pools(training, shares, validation, origins)
 
     def draw(self, random: np.random.Generator) -> Example:
         """An example to train on."""
@@ -111,9 +124,8 @@ class CorrectionLearner:
         self._pools, self._validation = pools, pools.validation
         self.samples = sum(map(len, pools.training))
         self.card = {**card_of(self.module, metadata["sha256"]), "loss": as_text(configuration.loss),
-                     "augment": as_text(configuration.augment), "data": as_text(configuration.data),
-                     "examples": " + ".join(str(len(pool)) for pool in pools.training), "seed": str(seed),
-                     "licence": metadata.get("licence", "")}
+                     "augment": as_text(configuration.augment), "pools": "; ".join(pools.origins),
+                     "examples": str(self.samples), "seed": str(seed), "licence": metadata.get("licence", "")}
         if not len(configuration.loss.stages) == len(configuration.network.stages):
             raise UsxError(f"loss.stages = {configuration.loss.stages} must have a weight for each of the "
                            f"{len(configuration.network.stages)} stages of the network")

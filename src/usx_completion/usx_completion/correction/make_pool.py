@@ -29,14 +29,16 @@ VALIDATION_SEED_STEP = 1  # other people than those trained on
 
 @dataclass(frozen=True)
 class Counts:
-    """Usual numbers of spines: to train on, and to validate on; ``seed`` of the people to train on."""
+    """Usual numbers of spines: to train on, and to validate on; ``seed`` of the people to train on, and the ``least``
+    that may be given."""
 
     spines: int = 4000
     validation: int = 60
     seed: int = 100
+    least: int = 0
 
 
-def options_of_pool(p: argparse.ArgumentParser, usual: Counts) -> argparse.ArgumentParser:
+def _with_options(p: argparse.ArgumentParser, usual: Counts) -> argparse.ArgumentParser:
     """``p`` with the options that all makers of pools have."""
     p.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of train/ and val/")
     p.add_argument("--spines", type=int, default=usual.spines, help=f"spines to train on ({usual.spines})")
@@ -52,14 +54,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status: 0, or 2 for bad input (one line on stderr)."""
     parser = argparse.ArgumentParser("make_pool", description=DESCRIPTION, epilog=EXAMPLES,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    return make(options_of_pool(parser, Counts()), arguments, preset_recipe)
+    return make(parser, Counts(), arguments, preset_recipe)
 
 
-def make(parser: argparse.ArgumentParser, arguments: Sequence[str] | None, open_recipe: Callable[[], Recipe]) -> int:
+def make(parser: argparse.ArgumentParser, usual: Counts, arguments: Sequence[str] | None,
+         open_recipe: Callable[[], Recipe]) -> int:
     """Make a pool as the arguments say; returns the exit status of `main`."""
-    options = parser.parse_args(arguments)
+    options = _with_options(parser, usual).parse_args(arguments)
     try:
-        for name, low, high in (("spines", 1, 10**6), ("validation", 1, 10**5), ("seed", 0, 1998),
+        for name, low, high in (("spines", 1, 10**6), ("validation", 1, 10**5), ("seed", usual.least, 1998),
                                 ("jobs", 1, 256)):
             if not low <= getattr(options, name) <= high:
                 raise UsxError(f"--{name} {getattr(options, name)} must be within {low} .. {high}")
@@ -80,8 +83,10 @@ def make(parser: argparse.ArgumentParser, arguments: Sequence[str] | None, open_
                 for made, failed in write_pool(options.out / part, count, seed, options.jobs, recipe):
                     left_out += failed
                     bar.update(task, advance=made + failed)
+                if left_out == count:
+                    raise UsxError(f"{options.out / part}: each of the {count} spines was left out")
                 bar.console.print(f"{options.out / part}: {count - left_out} spines, {left_out} left out because too "
-                                  "little was seen of them")
+                                  "little was seen of them, or the chain refused them")
     except (UsxError, OSError, BrokenExecutor) as error:
         print(f"{parser.prog}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

@@ -35,7 +35,7 @@ class Maker(Protocol):
     """Makes examples."""
 
     def example(self, number: int) -> Example:
-        """Example ``number``, always the same. Raises UsxError for a spine of which too little was seen."""
+        """Example ``number``, always the same. Raises UsxError for a spine that gives none, OSError for a full disk."""
 
 
 def examined(model: ShapeModel, identity: PoolIdentity) -> Maker:
@@ -142,13 +142,11 @@ def read_pool(folder: Path, most: int = 0) -> Iterator[Example]:
     Raises BadPool where there are none, where a file is damaged, where two files were not made from the same, or where
     the prior was another shape model than the packaged one.
     """
-    files = _files(folder)
-    if not files:
-        raise BadPool(f"{folder} holds no examples_*.npz: make them with make_pool")
+    first, files = identity_of(folder), _files(folder)
     told = [_told(path) for path in files]
     if not any(size for size, _ in told):
         raise BadPool(f"{folder} holds no example: in all {len(files)} files every spine was left out")
-    wanted = replace(told[0][1], format=PoolIdentity.format,
+    wanted = replace(first, format=PoolIdentity.format,
                      shape_model=load_shape_model(PACKAGED_REAL)[1]["sha256"])
     for path, (_, made) in zip(files, told, strict=True):
         made.check(path, wanted, place_too=False)
@@ -159,6 +157,14 @@ def read_pool(folder: Path, most: int = 0) -> Iterator[Example]:
                 return
             yield example
             count += 1
+
+
+def identity_of(folder: Path) -> PoolIdentity:
+    """What all files of a folder were made from; ``first`` and ``count`` are 0. Raises BadPool where there are none."""
+    files = _files(folder)
+    if not files:
+        raise BadPool(f"{folder} holds no examples_*.npz: make them with make_pool or make_acquired_pool")
+    return replace(_told(files[0])[1], first=0, count=0)
 
 
 def _files(folder: Path) -> list[Path]:
@@ -181,7 +187,7 @@ def _opened(path: Path) -> Iterator[Any]:
         raise
     except DAMAGE as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise BadPool(f"{path} is damaged: {reason}; delete it, and make_pool makes it again") from error
+        raise BadPool(f"{path} is damaged: {reason}; delete it, and what made the folder makes it again") from error
 
 
 def _check_sizes(path: Path, arrays: dict[str, np.ndarray]) -> None:
@@ -211,6 +217,8 @@ def _write(part: Part) -> tuple[int, int]:
             examples.append(_makers[whole].example(number))
         except UsxError:
             failed += 1
+        except Exception as error:  # in a worker, where nobody would see which spine it was
+            raise BadPool(f"example {number}, of {part.path}, ended in {error!r}") from error
     arrays = {**_stacked(examples), NAME: identity.array()}
     partial = part.path.with_suffix(".part.npz")
     np.savez(partial, allow_pickle=False, **arrays)

@@ -44,7 +44,7 @@ class PoolIdentity:
         """The identity among a file's arrays. Raises BadPool where there is none, or another one."""
         if NAME not in arrays:
             raise BadPool(f"{path} does not say what it was made from: it is of an earlier version; make the pool "
-                          "again with make_pool")
+                          "again")
         try:
             told = json.loads(str(arrays[NAME][()]))
             if told["format"] != FORMAT:
@@ -52,14 +52,15 @@ class PoolIdentity:
                               "delete this one")
             values: dict[str, Any] = {field.name: _hashable(told[field.name]) for field in fields(PoolIdentity)}
         except (ValueError, KeyError, TypeError, IndexError) as error:
-            raise BadPool(f"{path} is damaged: its identity cannot be read ({error}); delete it, and make_pool makes "
-                          "it again") from error
+            raise BadPool(f"{path} is damaged: its identity cannot be read ({error}); delete it, and what made "
+                          "the folder makes it again") from error
         return PoolIdentity(**values)
 
     def check(self, path: Path, wanted: PoolIdentity, place_too: bool = True) -> None:
         """Raises BadPool naming the first value of the file ``path`` that is not the one wanted; ``place_too``: also
         which spines it holds."""
-        for field in reversed(fields(self)):  # the format first
+        # the format first; hashes, which tell nobody anything, last
+        for field in sorted(reversed(fields(self)), key=lambda field: field.name == "made_from"):
             mine, other = getattr(self, field.name), getattr(wanted, field.name)
             if mine != other and (place_too or field.name not in ("first", "count")):
                 raise BadPool(f"{path} was made with {field.name.replace('_', ' ')} {_text(mine)}, not "

@@ -83,7 +83,8 @@ def checked(options: argparse.Namespace) -> Task:
     build(TrainingSettings, sections.get("training"), "training").part_size(options.processes)
     for path in (*options.data, options.validation):
         if path is not None and not path.exists():
-            raise UsxError(f"data set {path} does not exist; make one with make_dataset, or a folder with make_pool")
+            raise UsxError(f"data set {path} does not exist; make one with make_dataset, or a folder with make_pool or "
+                           "make_acquired_pool")
     there = [name for name in (CHECKPOINT, WEIGHTS) if (options.out / name).exists()]
     if there and not (options.resume or options.overwrite):
         raise UsxError(f"{options.out / there[0]} exists: give --resume to go on, --overwrite, or another --out")
