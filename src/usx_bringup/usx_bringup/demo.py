@@ -47,7 +47,7 @@ def parse_arguments(arguments: list[str] | None = None) -> tuple[Demo, argparse.
         prog="demo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="examples:\n  make demo\n  make demo ARGS=\"--seed 7 --out out/seed7\"\n"
                "  make demo ARGS=\"--meshes ../shared/data/shapes/verse008 --out out/verse008\"\n"
-               "  make demo ARGS=\"--method usx --out out/usx\"\n"
+               "  make demo ARGS=\"--method shape_model --out out/fit\"\n"
                "  make demo ARGS=--view")
     parser.add_argument("--out", type=Path, default=Path("out/demo"), help="folder of the report (default out/demo)")
     parser.add_argument("--acquisition", type=Path, help="replay this acquisition folder instead of making a phantom")
@@ -59,8 +59,8 @@ def parse_arguments(arguments: list[str] | None = None) -> tuple[Demo, argparse.
     parser.add_argument("--port", type=int, default=8080, help="port of the browser view (default 8080)")
     parser.add_argument("--patience", type=float, default=30.0, metavar="S",
                         help="without an answer, give up so many seconds after the last frame (default 30)")
-    parser.add_argument("--method", choices=("shape_model", "usx"), default="shape_model",
-                        help="how vertebrae are completed: the shape model's fit (default), or the project's network")
+    parser.add_argument("--method", choices=("usx", "shape_model"), default="usx",
+                        help="how vertebrae are completed: the project's network (default), or the shape model's fit")
     options = parser.parse_args(arguments)
     if not 0.05 <= options.rate <= 10.0:
         parser.error(f"--rate {options.rate} must be 0.05 .. 10")

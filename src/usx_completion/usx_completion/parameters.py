@@ -15,8 +15,8 @@ from usx_completion.shape_model import PACKAGED, PACKAGED_REAL
 
 WEIGHTS = PACKAGED_REAL.with_name("usx.safetensors")
 TABLE = (
-    Parameter("method", "shape_model", "how vertebrae are completed: the shape model's fit, or the project's network",
-              choices=("shape_model", "usx"), read_only=True),
+    Parameter("method", "usx", "how vertebrae are completed: the project's network, or the shape model's fit",
+              choices=("usx", "shape_model"), read_only=True),
     Parameter("model_folder", "", f"folder that holds {PACKAGED.name} or {WEIGHTS.name}; empty: the packaged ones",
               read_only=True),
     Parameter("device", "auto", "where the network runs; auto: on a GPU where there is one",

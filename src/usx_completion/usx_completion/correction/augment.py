@@ -39,7 +39,7 @@ class AugmentSettings:
     prior is placed anew by what is left; ``stretch_sd``: relative, of the whole spine along each axis."""
 
     stretch_sd: float = 0.04
-    untouched: float = 0.0
+    untouched: float = 0.3
     blind: float = 0.2
     body_hidden: float = 0.04
     truthful: float = 0.35
