@@ -224,11 +224,11 @@ def test_corrupt_weights_and_bad_parameters_are_refused_at_start(tmp_path):
     foreign = tmp_path / "foreign"
     foreign.mkdir()
     (foreign / WEIGHTS.name).write_bytes(PACKAGED.read_bytes())
-    for parameters, words in (({"model_folder": str(tmp_path)}, "cannot be read"),
-                              ({"model_folder": str(tmp_path / "none")}, "does not exist"),
-                              ({"method": "usx", "model_folder": str(tmp_path)}, "SHA-256"),
-                              ({"method": "usx", "model_folder": str(foreign)}, "is needed"),
-                              ({"method": "usx", "device": "tpu"}, "device"),
+    for parameters, words in (({"method": "shape_model", "model_folder": str(tmp_path)}, "cannot be read"),
+                              ({"method": "shape_model", "model_folder": str(tmp_path / "none")}, "does not exist"),
+                              ({"model_folder": str(tmp_path / "none")}, "do not exist"),
+                              ({"model_folder": str(tmp_path)}, "SHA-256"),
+                              ({"model_folder": str(foreign)}, "is needed"), ({"device": "tpu"}, "device"),
                               ({"voxel_size": "0.1"}, "voxel_size"), ({"method": "magic"}, "method")):
         rclpy.init(args=["--ros-args", *(w for n, v in parameters.items() for w in ("-p", f"{n}:={v}"))])
         try:

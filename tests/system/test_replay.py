@@ -112,8 +112,8 @@ def test_every_frame_of_the_bag_is_accounted_for(acquisition, results):
 
 
 def test_the_chain_without_nodes_sees_the_same(results, acquisition):
-    """`dry_run`, which the completion network learns from; the CBCT's bone, which is not simulated there, turns frame
-    spine by a little."""
+    """`dry_run`, which the completion network learns from. The CBCT's bone, which is not simulated there, turns frame
+    spine by a little, and moves the X-ray by half a millimetre: a CT's threshold is not quite at the surface."""
     truth = read_truth(acquisition)
     dry = examine(truth.meshes, AcquisitionSettings(SEED, SweepSettings(duration=8.0, frame_rate=15.0)))
     here = np.concatenate([mesh.vertices for mesh in truth_in_spine(results, truth).values()])
@@ -128,11 +128,14 @@ def test_the_chain_without_nodes_sees_the_same(results, acquisition):
     assert ours.sum() == pytest.approx(theirs.sum(), rel=0.05)
     assert np.quantile(distance, 0.9) < 0.4 and np.quantile(cKDTree(nodes[theirs]).query(mine[ours])[0], 0.9) < 0.4
     assert (partial.labels[ours][near] == cloud["label"][theirs]).mean() > 0.95
+    apart = []
     for level in LEVELS:
         bodies = [points[~seen & (labels == label_of_level(level))] for points, seen, labels in
                   ((nodes, theirs, cloud["label"]), (mine, ours, partial.labels))]
         assert len(bodies[0]) == len(bodies[1])
-        assert np.abs(bodies[0].mean(axis=0) - bodies[1].mean(axis=0))[1:].max() < 0.5
+        apart.append((bodies[0].mean(axis=0) - bodies[1].mean(axis=0))[1:])
+    together = np.mean(apart, axis=0)
+    assert np.abs(together).max() < 1.0 and np.abs(apart - together).max() < 0.2
 
 
 def test_playback_began_when_all_nodes_were_there(demo):
