@@ -113,7 +113,7 @@ def test_every_frame_of_the_bag_is_accounted_for(acquisition, results):
 
 def test_the_chain_without_nodes_sees_the_same(results, acquisition):
     """`dry_run`, which the completion network learns from. The CBCT's bone, which is not simulated there, turns frame
-    spine by a little, and moves the X-ray by half a millimetre: a CT's threshold is not quite at the surface."""
+    spine by a little, and moves the X-ray by half a millimetre; why is not known yet."""
     truth = read_truth(acquisition)
     dry = examine(truth.meshes, AcquisitionSettings(SEED, SweepSettings(duration=8.0, frame_rate=15.0)))
     here = np.concatenate([mesh.vertices for mesh in truth_in_spine(results, truth).values()])

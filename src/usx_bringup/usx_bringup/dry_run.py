@@ -25,10 +25,9 @@ from usx_compounding.compounding import make_engine
 from usx_compounding.matching import MatchedFrame, TimedFrame
 from usx_compounding.sweep import Sweep, SweepSettings
 from usx_phantom import dicom_xray, xray
-from usx_phantom.acquisition import AcquisitionSettings, device_estimate, jittered_clicks, plan_sweep
-from usx_phantom.acquisition import parameters as known_to_operator
+from usx_phantom.acquisition import AcquisitionSettings, operator_parameters, plan_sweep
 from usx_phantom.dicom_common import CannotWrite
-from usx_phantom.phantom_scene import body_centres, build_scene
+from usx_phantom.phantom_scene import build_scene
 from usx_phantom.probe_geometry import ProbeGeometry
 from usx_phantom.scene import Scene
 from usx_phantom.sweep_recording import frame_times
@@ -43,7 +42,6 @@ from usx_xray.xray_image import read_xray
 
 CBCT_POINTS = 6000  # a vertebra
 NODES = (compounding.TABLE, registration.TABLE, xray_parameters.TABLE)
-OPERATOR = 0x4F505221
 STAMP = 1
 
 
@@ -91,10 +89,8 @@ def _check(meshes: Mapping[str, Mesh], settings: AcquisitionSettings, stride: in
 
 def _operator(scene: Scene, radiograph: xray.Radiograph, seed: int) -> dict[str, Any]:
     """ROS parameters of what an operator knows, errors included."""
-    random = np.random.default_rng(np.random.SeedSequence([OPERATOR, seed]))
-    device = device_estimate(scene, random)
-    clicks = jittered_clicks(radiograph, body_centres(scene.labelmap), random)
-    return known_to_operator(device, radiograph, clicks, ProbeGeometry().image_to_probe)["/**"]["ros__parameters"]
+    known = operator_parameters(scene, scene, radiograph, seed, ProbeGeometry().image_to_probe)
+    return known["/**"]["ros__parameters"]
 
 
 def _values(table: Iterable[Parameter], operator: Mapping[str, Any]) -> dict[str, Any]:

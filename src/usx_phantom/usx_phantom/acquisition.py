@@ -107,12 +107,8 @@ def _write_still(scene: Scene, folder: Path, settings: AcquisitionSettings, swee
         write_motion(imaged, folder / "truth", motion.whole)
     if settings.trouble.any:
         dump(folder / "truth" / "trouble.yaml", sweep.trouble.as_dict())
-    rng = np.random.default_rng(np.random.SeedSequence([0x4F505221, settings.seed]))
-    centres = body_centres(imaged.labelmap)
-    device = device_estimate(scene, rng)
-    clicks = jittered_clicks(radiograph, centres, rng)
     calibration = wrong_calibration(settings.trouble, ProbeGeometry().image_to_probe, settings.seed)
-    dump(folder / "params.yaml", parameters(device, radiograph, clicks, calibration))
+    dump(folder / "params.yaml", operator_parameters(scene, imaged, radiograph, settings.seed, calibration))
     report("X-ray and truth", 2, stages)
     if settings.cbct:
         cbct.write_series(cbct.simulate(imaged, seed=settings.seed), folder / "cbct", settings.seed)
@@ -134,6 +130,15 @@ def _description(settings: AcquisitionSettings, source: dict[str, Any], sweep: S
     if notes:
         words["notes"] = notes
     return words
+
+
+def operator_parameters(scene: Scene, imaged: Scene, radiograph: xray.Radiograph, seed: int,
+                        image_to_probe: np.ndarray) -> dict[str, Any]:
+    """`parameters` with the errors of a seed: the device's of `scene`, clicks into the bodies of `imaged`."""
+    rng = np.random.default_rng(np.random.SeedSequence([0x4F505221, seed]))
+    device = device_estimate(scene, rng)
+    clicks = jittered_clicks(radiograph, body_centres(imaged.labelmap), rng)
+    return parameters(device, radiograph, clicks, image_to_probe)
 
 
 def device_estimate(scene: Scene, rng: np.random.Generator) -> np.ndarray:
