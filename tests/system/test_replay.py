@@ -112,15 +112,15 @@ def test_every_frame_of_the_bag_is_accounted_for(acquisition, results):
 
 
 def test_the_chain_without_nodes_sees_the_same(results, acquisition):
-    """`dry_run`, which the completion network learns from. The CBCT's bone, which is not simulated there, turns frame
-    spine by a little, and moves the X-ray by half a millimetre; why is not known yet."""
+    """`dry_run`, which the completion network learns from, with the CBCT that a pool of examples does without."""
     truth = read_truth(acquisition)
-    dry = examine(truth.meshes, AcquisitionSettings(SEED, SweepSettings(duration=8.0, frame_rate=15.0)))
+    dry = examine(truth.meshes, AcquisitionSettings(SEED, SweepSettings(duration=8.0, frame_rate=15.0)),
+                  with_cbct=True)
     here = np.concatenate([mesh.vertices for mesh in truth_in_spine(results, truth).values()])
     there = np.concatenate([mesh.transformed(dry.cbct_to_spine).vertices for mesh in truth.meshes.values()])
     there_to_here = align(there, here)
     assert np.abs(apply(there_to_here, there) - here).max() < 0.01
-    assert np.degrees(np.arccos((np.trace(there_to_here[:3, :3]) - 1.0) / 2.0)) < 2.0
+    assert np.degrees(np.arccos((np.trace(there_to_here[:3, :3]) - 1.0) / 2.0)) < 0.5
     cloud, partial = results.clouds["spine/partial"], dry.partial
     nodes, mine = 1000.0 * np.stack([cloud[axis] for axis in "xyz"], axis=1), apply(there_to_here, partial.points)
     theirs, ours = cloud["source"] == SOURCE_ULTRASOUND, partial.sources == SOURCE_ULTRASOUND
@@ -128,14 +128,12 @@ def test_the_chain_without_nodes_sees_the_same(results, acquisition):
     assert ours.sum() == pytest.approx(theirs.sum(), rel=0.05)
     assert np.quantile(distance, 0.9) < 0.4 and np.quantile(cKDTree(nodes[theirs]).query(mine[ours])[0], 0.9) < 0.4
     assert (partial.labels[ours][near] == cloud["label"][theirs]).mean() > 0.95
-    apart = []
     for level in LEVELS:
         bodies = [points[~seen & (labels == label_of_level(level))] for points, seen, labels in
                   ((nodes, theirs, cloud["label"]), (mine, ours, partial.labels))]
-        assert len(bodies[0]) == len(bodies[1])
-        apart.append((bodies[0].mean(axis=0) - bodies[1].mean(axis=0))[1:])
-    together = np.mean(apart, axis=0)
-    assert np.abs(together).max() < 1.0 and np.abs(apart - together).max() < 0.2
+        assert len(bodies[0]) == pytest.approx(len(bodies[1]), abs=3)
+        apart = bodies[0].mean(axis=0) - bodies[1].mean(axis=0)
+        assert np.abs(apart[1:]).max() < 0.1, level
 
 
 def test_playback_began_when_all_nodes_were_there(demo):

@@ -11,29 +11,63 @@ from usx_common.meshes import Mesh, vertex_normals
 from usx_completion.correction import calibration
 
 
+def levels(random, needed, residuals, power=1.0):
+    """Levels whose errors are normal with an SD of ``needed[residual] * sigma ** power``."""
+    found = []
+    for residual in residuals:
+        sigma = random.uniform(0.2, 2.5, 4_000)
+        errors = np.abs(needed[residual] * sigma**power * random.standard_normal(4_000))
+        found.append(calibration.Judged(errors, sigma, residual))
+    return found
+
+
 def test_sigma_is_scaled_by_what_validation_finds():
     random = np.random.default_rng(2)
-    residuals = list(random.uniform(0.3, 1.2, 60))
-    levels = [np.abs(1.7 * residual**0.5 * random.standard_normal(4_000)) for residual in residuals]
-    found = calibration.calibrate(levels, residuals)
-    assert found["sigma_scale"] == pytest.approx(1.7, rel=0.01) and found["sigma_power"] == pytest.approx(0.5, abs=0.03)
+    needed = {0.2: 1.0, 0.5: 1.6, 1.5: 1.2}
+    residuals = [residual for residual in needed for _ in range(20)]
+    judged = levels(random, needed, residuals, power=0.6)
+    found = calibration.calibrate([judged[row] for row in random.permutation(60)])
     assert found["within_sigma"] == pytest.approx(0.6827, abs=3e-3)
     assert found["within_two_sigma"] == pytest.approx(0.9545, abs=3e-3)
-    factor = calibration.factor_of({"validation": json.dumps(found)})
-    assert factor.of(0.64) == pytest.approx(1.7 * 0.8, rel=0.02) and factor.of(99.0) == factor.of(3.0)
-    alike = calibration.calibrate(levels, [0.5] * len(levels))  # nothing to learn the power from
-    assert alike["sigma_power"] == 0.0
-    plain = calibration.SigmaFactor()
-    assert plain.of(2.0) == 1.0
-    assert calibration.factor_of({}) == calibration.factor_of({"validation": "not json"}) == plain
+    assert found["sigma_power"] == pytest.approx(0.6, abs=0.02)
+    scale = calibration.scale_of({"validation": json.dumps(found)})
+    for residual, expected in needed.items():
+        told = scale.of(np.array([0.3, 1.0, 2.0]), residual)
+        assert told == pytest.approx(expected * np.array([0.3, 1.0, 2.0]) ** 0.6, rel=0.03)
+    one = np.ones(1)
+    assert scale.of(one, np.sqrt(0.1)) == pytest.approx(1.3, rel=0.01)  # half way between the first two
+    assert scale.of(one, 99.0) == scale.of(one, 1.5) and scale.of(one, 0.0) == scale.of(one, 0.2)
+    assert scale.of(9.0 * one, 1.5) == pytest.approx(3.0 * scale.of(3.0 * one, 1.5))  # never shrunk more than 3 mm
+
+
+def test_one_factor_where_levels_are_few_or_alike():
+    random = np.random.default_rng(2)
+    for residuals in ([0.5] * 60, [0.1, 0.3, 0.5, 1.0, 2.0]):
+        found = calibration.calibrate(levels(random, dict.fromkeys(residuals, 1.7), residuals))
+        assert found["sigma_factor_1"] == pytest.approx(1.7, rel=0.02) and "sigma_factor_2" not in found
+        assert found["sigma_power"] == pytest.approx(1.0, abs=0.02)
+
+
+def test_no_power_where_sigma_is_the_same_everywhere():
+    random = np.random.default_rng(2)
+    judged = [calibration.Judged(np.abs(random.standard_normal(500)), np.full(500, 0.8), 0.5) for _ in range(9)]
+    found = calibration.calibrate(judged)
+    assert found["sigma_power"] == 1.0 and found["sigma_factor_1"] == pytest.approx(1.0 / 0.8, rel=0.05)
+
+
+@pytest.mark.parametrize("validation", [None, "not json", "3", "{}", '{"residual_1": 0.3}',
+                                        '{"residual_1": "a", "sigma_factor_1": 1.0, "sigma_power": 1.0}'])
+def test_without_a_validation_sigma_is_as_it_was_told(validation):
+    scale = calibration.scale_of({} if validation is None else {"validation": validation})
+    assert scale == calibration.SigmaScale() and scale.of(np.array([0.5, 7.0]), 2.0).tolist() == [0.5, 7.0]
 
 
 def test_long_tails_are_shared_between_one_and_two_sigma():
     random = np.random.default_rng(3)
-    levels = [np.abs(random.standard_t(4, 4_000)) for _ in range(40)]
-    found = calibration.calibrate(levels, [0.5] * len(levels))
+    judged = [calibration.Judged(np.abs(random.standard_t(4, 4_000)), np.ones(4_000), 0.5) for _ in range(40)]
+    found = calibration.calibrate(judged)
     # Student's t with 4 degrees of freedom: 1.142 and 2.870 / 2 would be needed
-    assert found["sigma_scale"] == pytest.approx(np.sqrt(1.142 * 1.435), rel=0.02)
+    assert found["sigma_factor_1"] == pytest.approx(1.142 ** (2 / 3) * 1.435 ** (1 / 3), rel=0.02)
     assert found["within_sigma"] > 0.7 and found["within_two_sigma"] < 0.95
 
 

@@ -49,7 +49,7 @@ def test_the_card_says_what_the_weights_were_learned_from(model):
     assert card["shape_model"] == model[1]["sha256"] and card["licence"].startswith("CC BY-SA 4.0")
     assert "verse008" in model[1]["left_out"] and "verse009" in model[1]["left_out"]
     figures = json.loads(card["validation"])
-    assert int(card["examples"]) >= 1000 and 0.3 < figures["sigma_scale"] < 3.0
+    assert int(card["examples"]) >= 1000 and all(0.3 < figures[f"sigma_factor_{group}"] < 3.0 for group in (1, 2, 3))
     licences = PACKAGED_REAL.with_name("LICENCES.txt").read_text()
     assert WEIGHTS.name in licences
 

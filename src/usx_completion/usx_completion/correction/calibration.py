@@ -1,14 +1,16 @@
-"""How sure the network may say it is: what its sigma is multiplied by, learned on spines that it was not trained on.
+"""How sure the network may say it is: its sigma made honest, as learned on spines that it was not trained on.
 
-The network tells where on a vertebra it is less sure. How far off whole examinations are, from tracking, calibration
-or a moving patient, shows in how closely the answer lies on the points: the factor is ``scale * residual ** power``.
+The network and the polishing after it tell where on a vertebra they are less sure, but exaggerate: small sigmas are too
+small and large ones too large, so a power of them is taken. How far off whole examinations are, from tracking,
+calibration or a moving patient, shows in how closely the answer lies on the points, its residual: levels are grouped by
+it, each group has a factor, and between the groups the factor is interpolated.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,21 +20,33 @@ from usx_common.meshes import Mesh, vertex_normals
 from usx_completion.surface_distance import surface_distances
 
 ONE_SIGMA, TWO_SIGMA = 0.6827, 0.9545  # shares of normal errors
+FIRST_COUNTS = 2.0 / 3.0  # of the first share against the second: misses of 5 and of 3 % are equally bad, and a factor
+# that is wrong by a little changes the first 2.2 times as much: (2.2 x 3 / 5)^2 to 1
 NEAR_MM = 4.0  # farther points are not of this bone
-RESIDUALS_MM = (0.1, 3.0)
-FEWEST = 30
+GROUPS = 3
+LEVELS_PER_GROUP = 20
+BINS = 8  # of sigma, to find the power
+WIDEST_MM = 3.0  # larger ones are as wrong as this one: they are too few to tell
+FEWEST = 30  # points
 
 
 @dataclass(frozen=True)
-class SigmaFactor:
-    """By what a level's sigma is multiplied, from the ``residual`` of its answer in mm."""
+class SigmaScale:
+    """Sigma in mm that holds: a factor times sigma to the ``power``, with ``factors`` at the ``residuals`` (mm,
+    ascending) of groups of answers."""
 
-    scale: float = 1.0
-    power: float = 0.0
+    power: float = 1.0
+    residuals: tuple[float, ...] = (1.0,)
+    factors: tuple[float, ...] = (1.0,)
 
-    def of(self, residual: float) -> float:
-        """The factor; residuals that are not usual count as the nearest that is."""
-        return float(self.scale * np.clip(residual, *RESIDUALS_MM) ** self.power)
+    def of(self, sigma: NDArray, residual: float) -> NDArray:
+        """(V,) mm of a level's sigma (V,) and its residual in mm; one beyond the groups counts as the nearest."""
+        factor = np.interp(np.log(max(residual, 1e-6)), np.log(self.residuals), self.factors)
+        return factor * _powered(sigma, self.power)
+
+
+def _powered(sigma: NDArray, power: float) -> NDArray[np.float64]:
+    return sigma * np.minimum(sigma, WIDEST_MM) ** (power - 1.0)
 
 
 def offsets_near(mesh: Mesh, points: NDArray) -> NDArray[np.float64]:
@@ -47,35 +61,85 @@ def residual_of(offsets: NDArray) -> float:
     return float(np.median(np.abs(offsets))) if len(offsets) >= FEWEST else 1.0
 
 
-def scaled_errors(answer: Mesh, sigma: NDArray, truth: Mesh) -> NDArray[np.float64]:
-    """(V,) distance of each vertex of an answer to the true surface over its ``sigma`` (V,)."""
-    return surface_distances(answer.vertices, truth) / sigma
+@dataclass(frozen=True)
+class Judged:
+    """A level's answer beside the truth: distance (V,) mm of each vertex to the true surface, ``sigma`` (V,) mm as it
+    was told, and `residual_of` the answer."""
+
+    errors: NDArray[np.float64]
+    sigma: NDArray[np.float64]
+    residual: float
+
+    @staticmethod
+    def of(answer: Mesh, sigma: NDArray, points: NDArray, truth: Mesh) -> Judged:
+        """Of an answer to the ultrasound ``points`` (N, 3), all mm and in one frame."""
+        return Judged(surface_distances(answer.vertices, truth), np.asarray(sigma, np.float64),
+                      residual_of(offsets_near(answer, points)))
 
 
-def fit_factor(scaled: list[NDArray], residuals: list[float]) -> SigmaFactor:
-    """From the `scaled_errors` and `residual_of` of many levels: the power by least squares of what each level needs,
-    the scale between what 68.3 % of all errors within one sigma ask for and 95.5 % within two: real errors have longer
-    tails than normal ones, and neither share is to be far off."""
-    usual = np.clip(residuals, *RESIDUALS_MM)
-    needed = np.log([np.quantile(level, ONE_SIGMA) for level in scaled])
-    power = float(np.polyfit(np.log(usual), needed, 1)[0]) if np.ptp(usual) > 0.05 else 0.0
-    rest = np.concatenate([level / residual**power for level, residual in zip(scaled, usual, strict=True)])
-    one, two = np.quantile(rest, (ONE_SIGMA, TWO_SIGMA))
-    return SigmaFactor(float(np.sqrt(one * two / 2.0)), power)
+def fit_scale(judged: Sequence[Judged]) -> SigmaScale:
+    """What many levels ask for, in groups of as many levels each by their residual; in one where levels are few."""
+    ordered = sorted(judged, key=lambda level: level.residual)
+    count = int(np.clip(len(ordered) // LEVELS_PER_GROUP, 1, GROUPS))
+    groups = [[ordered[row] for row in rows] for rows in np.array_split(np.arange(len(ordered)), count)]
+    middles = [_middle(group) for group in groups]
+    if min(np.diff(np.log(middles)), default=1.0) < 0.05:  # alike: nothing to tell groups apart by
+        groups, middles = [ordered], [_middle(ordered)]
+    power = _power(groups)
+    factors = [_needed(_errors(group) / _powered(_sigmas(group), power)) for group in groups]
+    return SigmaScale(power, tuple(middles), tuple(factors))
 
 
-def calibrate(scaled: list[NDArray], residuals: list[float]) -> dict[str, float]:
-    """The factor as figures of a validation, with the shares of errors that are then within one and two sigma."""
-    factor = fit_factor(scaled, residuals)
-    within = np.concatenate([level / factor.of(residual) for level, residual in zip(scaled, residuals, strict=True)])
-    return {**{f"sigma_{name}": value for name, value in asdict(factor).items()},
-            "within_sigma": float(np.mean(within <= 1.0)), "within_two_sigma": float(np.mean(within <= 2.0))}
+def _middle(group: Sequence[Judged]) -> float:
+    return max(float(np.median([level.residual for level in group])), 1e-6)
 
 
-def factor_of(card: Mapping[str, str]) -> SigmaFactor:
-    """The factor that was found in the validation which a file's card tells of; 1 where there was none."""
+def _errors(group: Sequence[Judged]) -> NDArray[np.float64]:
+    return np.concatenate([level.errors for level in group])
+
+
+def _sigmas(group: Sequence[Judged]) -> NDArray[np.float64]:
+    return np.concatenate([level.sigma for level in group])
+
+
+def _power(groups: Sequence[Sequence[Judged]]) -> float:
+    """Slope of the error's spread over sigma, both logarithms, from bins of sigma within each group; 1 where sigma is
+    the same everywhere."""
+    products, squares = 0.0, 0.0
+    for group in groups:
+        errors, sigmas = _errors(group), _sigmas(group)
+        bins = np.array_split(np.argsort(sigmas, kind="stable"), BINS)
+        told = np.array([np.log(sigmas[rows]).mean() for rows in bins])
+        true = np.log([max(_needed(errors[rows]), 1e-9) for rows in bins])
+        products += float((told - told.mean()) @ (true - true.mean()))
+        squares += float((told - told.mean()) @ (told - told.mean()))
+    return products / squares if squares > 1e-3 else 1.0
+
+
+def _needed(scaled: NDArray) -> float:
+    """Between the factors for which 68.3 % of errors lie within one sigma and 95.5 % within two: real errors have
+    longer tails than normal ones, and neither share is to be far off."""
+    one, two = np.quantile(scaled, (ONE_SIGMA, TWO_SIGMA))
+    return float(one**FIRST_COUNTS * (two / 2.0) ** (1.0 - FIRST_COUNTS))
+
+
+def calibrate(judged: Sequence[Judged]) -> dict[str, float]:
+    """The scale as figures of a validation, with the shares of errors that are then within one and two sigma."""
+    scale = fit_scale(judged)
+    figures = {"sigma_power": scale.power}
+    for number, (residual, factor) in enumerate(zip(scale.residuals, scale.factors, strict=True), start=1):
+        figures |= {f"residual_{number}": residual, f"sigma_factor_{number}": factor}
+    within = np.concatenate([level.errors / scale.of(level.sigma, level.residual) for level in judged])
+    return {**figures, "within_sigma": float(np.mean(within <= 1.0)), "within_two_sigma": float(np.mean(within <= 2.0))}
+
+
+def scale_of(card: Mapping[str, str]) -> SigmaScale:
+    """The scale that was found in the validation which a file's card tells of; sigma as it is where there was none."""
     try:
         figures = json.loads(card["validation"])
-        return SigmaFactor(float(figures["sigma_scale"]), float(figures.get("sigma_power", 0.0)))
+        numbers = [number for number in range(1, GROUPS + 1) if f"residual_{number}" in figures]
+        residuals, factors = (tuple(float(figures[f"{name}_{number}"]) for number in numbers)
+                              for name in ("residual", "sigma_factor"))
+        return SigmaScale(float(figures["sigma_power"]), residuals, factors) if residuals else SigmaScale()
     except (KeyError, ValueError, TypeError):
-        return SigmaFactor()
+        return SigmaScale()

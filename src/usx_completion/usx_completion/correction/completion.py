@@ -16,10 +16,10 @@ from usx_completion.correction.answer import answers
 from usx_completion.correction.calibration import (
     FEWEST,
     NEAR_MM,
-    SigmaFactor,
-    factor_of,
+    SigmaScale,
     offsets_near,
     residual_of,
+    scale_of,
 )
 from usx_completion.correction.network import CorrectionNetwork
 from usx_completion.correction.polish import Polish
@@ -32,10 +32,10 @@ from usx_completion.shape_model import PACKAGED_REAL, ShapeModel, load_shape_mod
 class CorrectionCompletion:
     """Answers one partial spine at a time with ``network``; holds no state between calls. ``device``: cpu or cuda."""
 
-    def __init__(self, network: CorrectionNetwork, model: ShapeModel, sigma: SigmaFactor | None = None,
+    def __init__(self, network: CorrectionNetwork, model: ShapeModel, sigma: SigmaScale | None = None,
                  device: str = "cpu", settings: ObservationSettings | None = None) -> None:
         self.network, self._model = network.to(device).eval(), model
-        self._sigma, self._device = sigma or SigmaFactor(), device
+        self._sigma, self._device = sigma or SigmaScale(), device
         self._settings, self._polish = settings or ObservationSettings(), Polish(model)
 
     @staticmethod
@@ -43,7 +43,7 @@ class CorrectionCompletion:
         """From a file of weights and the packaged shape model of real people. Raises BadModel, BadWeights."""
         model, metadata = load_shape_model(PACKAGED_REAL)
         network, card = load_network(path, model, metadata["sha256"])
-        return CorrectionCompletion(network, model, factor_of(card), device, settings)
+        return CorrectionCompletion(network, model, scale_of(card), device, settings)
 
     def moved_to(self, device: str) -> CorrectionCompletion:
         """The same on another device. Its weights leave the one they are on."""
@@ -71,8 +71,8 @@ class CorrectionCompletion:
             if len(offsets) < FEWEST:
                 reasons[LEVELS[k]] = f"only {len(offsets)} ultrasound points are within {NEAR_MM:g} mm of the answer"
             else:
-                levels[LEVELS[k]] = CompletedLevel(mesh, answer.sigma[k] * self._sigma.of(residual_of(offsets)),
-                                                   poses[k])
+                sigma = self._sigma.of(answer.sigma[k], residual_of(offsets))
+                levels[LEVELS[k]] = CompletedLevel(mesh, sigma, poses[k])
         return Completion(levels, {level: reason for level, reason in reasons.items() if level not in levels},
                           observation.dropped, answer.shift)
 

@@ -15,7 +15,7 @@ from usx_common.errors import UsxError
 from usx_common.meshes import Mesh, vertex_normals
 from usx_completion.correction.answer import Answer, answers
 from usx_completion.correction.augment import AugmentSettings, augmented
-from usx_completion.correction.calibration import calibrate, offsets_near, residual_of, scaled_errors
+from usx_completion.correction.calibration import Judged, calibrate
 from usx_completion.correction.examples import Example
 from usx_completion.correction.loss import LossSettings, correction_loss
 from usx_completion.correction.network import CorrectionNetwork, NetworkSettings
@@ -149,8 +149,7 @@ class CorrectionLearner:
         """Means in mm over spines as they were seen, and over the same with the X-ray hidden ("blind"); and what
         `calibration.calibrate` finds on all of them."""
         figures: dict[str, list[float]] = {}
-        scaled: list[NDArray] = []
-        residuals: list[float] = []
+        judged: list[Judged] = []
         for start in range(0, len(self._validation), AT_ONCE):
             examples = self._validation[start:start + AT_ONCE]
             for name, kind in (("", examples), ("blind_", [_blind(example) for example in examples])):
@@ -161,10 +160,9 @@ class CorrectionLearner:
                         along = np.einsum("vi,vi->v", error, vertex_normals(true))
                         figures.setdefault(f"{name}normal", []).append(float(np.abs(along).mean()))
                         figures.setdefault(f"{name}place", []).append(float(np.linalg.norm(error, axis=1).mean()))
-                        scaled.append(scaled_errors(told, sigma, true))
-                        residuals.append(residual_of(offsets_near(told, example.scene.points)))
+                        judged.append(Judged.of(told, sigma, example.scene.points, true))
         return {**{name: float(np.mean(values)) for name, values in figures.items()},
-                **calibrate(scaled, residuals)}
+                **calibrate(judged)}
 
     def _levels(self, answer: Answer, example: Example) -> Iterator[tuple[Mesh, NDArray, Mesh]]:
         """Answer, sigma (V,) and true mesh of every level, mm."""
