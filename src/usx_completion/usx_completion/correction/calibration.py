@@ -21,7 +21,7 @@ from usx_completion.surface_distance import surface_distances
 
 ONE_SIGMA, TWO_SIGMA = 0.6827, 0.9545  # shares of normal errors
 FIRST_COUNTS = 2.0 / 3.0  # of the first share against the second: misses of 5 and of 3 % are equally bad, and a factor
-# that is wrong by a little changes the first 2.2 times as much: (2.2 x 3 / 5)^2 to 1
+# that is wrong by a little changes the first 2.2 times as much: (2.2 x 3 / 5)^2 to 1, rounded
 NEAR_MM = 4.0  # farther points are not of this bone
 GROUPS = 3
 LEVELS_PER_GROUP = 20
