@@ -50,9 +50,19 @@ def test_one_factor_where_levels_are_few_or_alike():
 
 def test_no_power_where_sigma_is_the_same_everywhere():
     random = np.random.default_rng(2)
-    judged = [calibration.Judged(np.abs(random.standard_normal(500)), np.full(500, 0.8), 0.5) for _ in range(9)]
+    judged = [calibration.Judged(np.abs(random.standard_normal(500)), random.uniform(0.79, 0.81, 500), 0.5)
+              for _ in range(9)]
     found = calibration.calibrate(judged)
     assert found["sigma_power"] == 1.0 and found["sigma_factor_1"] == pytest.approx(1.0 / 0.8, rel=0.05)
+
+
+def test_sigma_that_says_nothing_or_the_contrary_stays_finite():
+    random = np.random.default_rng(4)
+    sigma = np.concatenate([[0.0], random.uniform(0.2, 2.5, 999)])
+    judged = [calibration.Judged(np.abs(random.standard_normal(1000)) / np.maximum(sigma, 0.2), sigma, 0.5)] * 3
+    found = calibration.calibrate(judged)
+    assert np.isfinite(list(found.values())).all() and found["sigma_power"] == 0.3
+    assert (calibration.scale_of({"validation": json.dumps(found)}).of(sigma, 0.5) > 0.0).all()
 
 
 @pytest.mark.parametrize("validation", [None, "not json", "3", "{}", '{"residual_1": 0.3}',

@@ -26,6 +26,8 @@ NEAR_MM = 4.0  # farther points are not of this bone
 GROUPS = 3
 LEVELS_PER_GROUP = 20
 BINS = 8  # of sigma, to find the power
+POWERS = (0.3, 1.5)  # what a validation may ask for
+LEAST_MM = 1e-3
 WIDEST_MM = 3.0  # larger ones are as wrong as this one: they are too few to tell
 FEWEST = 30  # points
 
@@ -46,6 +48,7 @@ class SigmaScale:
 
 
 def _powered(sigma: NDArray, power: float) -> NDArray[np.float64]:
+    sigma = np.maximum(sigma, LEAST_MM)
     return sigma * np.minimum(sigma, WIDEST_MM) ** (power - 1.0)
 
 
@@ -107,13 +110,14 @@ def _power(groups: Sequence[Sequence[Judged]]) -> float:
     the same everywhere."""
     products, squares = 0.0, 0.0
     for group in groups:
-        errors, sigmas = _errors(group), _sigmas(group)
+        errors, sigmas = _errors(group), np.maximum(_sigmas(group), LEAST_MM)
         bins = np.array_split(np.argsort(sigmas, kind="stable"), BINS)
         told = np.array([np.log(sigmas[rows]).mean() for rows in bins])
         true = np.log([max(_needed(errors[rows]), 1e-9) for rows in bins])
         products += float((told - told.mean()) @ (true - true.mean()))
         squares += float((told - told.mean()) @ (told - told.mean()))
-    return products / squares if squares > 1e-3 else 1.0
+    alike = squares < 0.01 * BINS * len(groups)  # 10 % up or down
+    return 1.0 if alike else float(np.clip(products / squares, *POWERS))
 
 
 def _needed(scaled: NDArray) -> float:
