@@ -10,6 +10,7 @@ from scipy.spatial import cKDTree
 
 from usx_common.levels import LEVELS, SOURCE_XRAY, label_of_level
 from usx_completion.completion import place_mean
+from usx_completion.correction.calibration import SigmaScale, scale_of
 from usx_completion.correction.completion import CorrectionCompletion
 from usx_completion.correction.weights import FORMAT
 from usx_completion.data.online import OnlineSpines
@@ -98,6 +99,19 @@ def test_sigma_tells_where_the_errors_are(model, spine):
     sure = sigma < np.median(sigma)
     assert errors[sure].mean() < 0.75 * errors[~sure].mean()
     assert 0.5 < np.mean(errors <= sigma) < 0.85 and np.mean(errors <= 2.0 * sigma) > 0.85
+
+
+def test_sigma_is_scaled_as_the_card_says(model, spine):
+    cloud = spine[1]
+    scaled = CorrectionCompletion.load(WEIGHTS)
+    plain = CorrectionCompletion(scaled.network, model[0], SigmaScale())
+    scale = scale_of(load_weights(WEIGHTS, FORMAT)[1])
+    assert scale != SigmaScale() and list(scale.residuals) == sorted(scale.residuals)
+    told, as_it_was = scaled.complete(*cloud).levels, plain.complete(*cloud).levels
+    for level, mine in told.items():
+        factor = mine.sigma / SigmaScale(scale.power).of(as_it_was[level].sigma, 1.0)
+        np.testing.assert_allclose(factor, factor[0], rtol=1e-6)  # one for the level, of those that the card holds
+        assert min(scale.factors) <= factor[0] * (1.0 + 1e-6) and factor[0] <= max(scale.factors) * (1.0 + 1e-6)
 
 
 def _without(cloud, rows):
