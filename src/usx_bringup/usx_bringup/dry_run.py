@@ -1,7 +1,7 @@
 """The whole chain on one true spine without nodes, bags or a clock: what they would make of an examination.
 
 The same modules as in the nodes, with the nodes' own settings, called one after the other. Unless a CBCT is asked for,
-points on the true surfaces stand for its bone, which only places the X-ray: a third of the time is saved.
+points on the true surfaces stand for its bone, which only places the X-ray: that is quicker.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ def test_sigma_is_scaled_by_what_validation_finds():
     one = np.ones(1)
     assert scale.of(one, np.sqrt(0.1)) == pytest.approx(1.3, rel=0.01)  # half way between the first two
     assert scale.of(one, 99.0) == scale.of(one, 1.5) and scale.of(one, 0.0) == scale.of(one, 0.2)
-    assert scale.of(9.0 * one, 1.5) == pytest.approx(3.0 * scale.of(3.0 * one, 1.5))  # never shrunk more than 3 mm
+    assert scale.of(9.0 * one, 1.5) == pytest.approx(3.0 * scale.of(3.0 * one, 1.5))  # as 3 mm is
 
 
 def test_one_factor_where_levels_are_few_or_alike():
