@@ -30,8 +30,8 @@ X-ray and the errors of an operator are simulated, and compounding, segmentation
 nodes do. In --out: train/ and val/ as of make_pool. The same options and seed give the same files, whatever --jobs.
 A stopped run goes on where it was; a folder that was made with other options is refused."""
 EXAMPLES = """examples:
-  make_acquired_pool --out out/acquired                  half an hour on two quiet cores
-  train --config usx --data out/pool out/acquired --out out/usx
+  make_acquired_pool --out out/acquired                  35 minutes on two quiet cores
+  train --config usx --data out/pool out/acquired --out out/usx --processes 2 --threads 1
 """
 STRIDE = 3  # of 30 frames/s: 1.7 mm apart, twice as far where the sweep goes up and down: sparser than the nodes' own
 USUAL = AcquisitionSettings()

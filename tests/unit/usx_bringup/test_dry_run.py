@@ -34,7 +34,14 @@ def found(meshes) -> Examined:
     return examine(meshes, SHORT)
 
 
-def test_ultrasound_lies_on_the_bone_of_its_level(meshes, found):
+@pytest.fixture(scope="module")
+def with_cbct(meshes) -> Examined:
+    return examine(meshes, SHORT, with_cbct=True)
+
+
+@pytest.mark.parametrize("kind", ["found", "with_cbct"])
+def test_ultrasound_lies_on_the_bone_of_its_level(meshes, kind, request):
+    found = request.getfixturevalue(kind)
     partial = found.partial
     for level in LEVELS:
         mine = (partial.sources == SOURCE_ULTRASOUND) & (partial.labels == label_of_level(level))
@@ -49,6 +56,13 @@ def test_every_body_of_the_xray_lies_within_its_vertebra_seen_from_the_side(mesh
         bone = meshes[level].transformed(found.cbct_to_spine).vertices[:, 1:]
         inside = ((body > bone.min(axis=0) - 2.0) & (body < bone.max(axis=0) + 2.0)).all(axis=1)
         assert len(body) > 300 and inside.mean() > 0.98, level
+
+
+def test_the_bone_of_a_cbct_puts_the_xray_nearly_where_the_true_surfaces_do(found, with_cbct):
+    moved = with_cbct.cbct_to_spine @ np.linalg.inv(found.cbct_to_spine)
+    bodies = found.partial.points[found.partial.sources == SOURCE_XRAY]
+    apart = np.linalg.norm(bodies @ moved[:3, :3].T + moved[:3, 3] - bodies, axis=1)
+    assert 0.0 < apart.mean() < 1.5  # another input, the same place but for the registration's error
 
 
 def test_the_same_acquisition_is_the_same_and_fewer_frames_are_less(meshes, found):

@@ -369,6 +369,10 @@ def test_the_evaluation_opens_weights_by_name(tmp_path, network, maker, monkeypa
     missing = open_methods(["usx"], MethodOptions(weights=tmp_path))
     assert missing[0] == [] and "train --config usx" in missing[1][0]
     save_weights(tmp_path / "usx.safetensors", network.state_dict(), card_of(network, sha))
+    with pytest.raises(BadWeights, match=r"usx.safetensors: its card tells no scale of sigma .*; train again"):
+        open_methods(["usx"], MethodOptions(weights=tmp_path))
+    validation = {"validation": '{"sigma_power": 1.0, "residual_1": 0.5, "sigma_factor_1": 1.5}'}
+    save_weights(tmp_path / "usx.safetensors", network.state_dict(), {**card_of(network, sha), **validation})
     (method,), notes = open_methods(["usx"], MethodOptions(weights=tmp_path))
     given = CaseInput({}, *partial_spine(observed, maker._chains["real"], PAPER.crop, 5))
     assert not notes and set(method.complete(given)) == set(LEVELS)

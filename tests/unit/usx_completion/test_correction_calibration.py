@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 
+from usx_common.errors import UsxError
 from usx_common.meshes import Mesh, vertex_normals
 from usx_completion.correction import calibration
 
@@ -65,11 +66,35 @@ def test_sigma_that_says_nothing_or_the_contrary_stays_finite():
     assert (calibration.scale_of({"validation": json.dumps(found)}).of(sigma, 0.5) > 0.0).all()
 
 
-@pytest.mark.parametrize("validation", [None, "not json", "3", "{}", '{"residual_1": 0.3}',
-                                        '{"residual_1": "a", "sigma_factor_1": 1.0, "sigma_power": 1.0}'])
-def test_without_a_validation_sigma_is_as_it_was_told(validation):
-    scale = calibration.scale_of({} if validation is None else {"validation": validation})
-    assert scale == calibration.SigmaScale() and scale.of(np.array([0.5, 7.0]), 2.0).tolist() == [0.5, 7.0]
+@pytest.mark.parametrize("validation, reason", [
+    (None, "sigma_power"), ("not json", "no scale of sigma"), ("3", "no scale of sigma"), ("{}", "no scale of sigma"),
+    ('{"residual_1": 0.3, "sigma_factor_1": 1.0}', "sigma_power"),
+    ('{"sigma_power": 1.0}', "must ascend"),
+    ('{"residual_1": "a", "sigma_factor_1": 1.0, "sigma_power": 1.0}', "no scale of sigma"),
+    ('{"residual_1": 0.3, "sigma_factor_1": NaN, "sigma_power": 1.0}', "finite"),
+    ('{"residual_1": 0.3, "sigma_factor_1": -1.0, "sigma_power": 1.0}', "above 0"),
+    ('{"residual_1": 0.3, "sigma_factor_1": 1, "residual_2": 0.2, "sigma_factor_2": 1, "sigma_power": 1}', "ascend"),
+])
+def test_a_card_without_a_scale_is_refused(validation, reason):
+    with pytest.raises(UsxError, match=reason):
+        calibration.scale_of({} if validation is None else {"validation": validation})
+
+
+def test_only_neighbours_with_alike_residuals_become_one_group():
+    random = np.random.default_rng(2)
+    residuals = [0.5] * 20 + [0.51] * 20 + [2.0] * 20
+    found = calibration.calibrate(levels(random, {0.5: 1.2, 0.51: 1.2, 2.0: 1.9}, residuals))
+    assert found["residual_1"] == pytest.approx(0.505) and found["sigma_factor_1"] == pytest.approx(1.2, rel=0.02)
+    assert found["residual_2"] == 2.0 and found["sigma_factor_2"] == pytest.approx(1.9, rel=0.02)
+    assert "residual_3" not in found
+
+
+def test_an_answer_without_points_near_it_is_not_judged(real_model):
+    mesh = Mesh(real_model.means[2], real_model.faces)
+    sigma = np.ones(len(mesh.vertices))
+    assert calibration.Judged.of(mesh, sigma, mesh.vertices[:29], mesh) is None
+    assert calibration.Judged.of(mesh, sigma, mesh.vertices[:30], mesh).residual == 0.0
+    assert calibration.calibrate([]) == {}
 
 
 def test_long_tails_are_shared_between_one_and_two_sigma():
@@ -88,4 +113,4 @@ def test_the_residual_is_how_far_points_lie_off_the_answer(real_model):
     far = mesh.vertices[rows] + [0.0, 300.0, 0.0]
     offsets = calibration.offsets_near(mesh, np.concatenate([points, far]))
     assert len(offsets) == len(points) and calibration.residual_of(offsets) == pytest.approx(0.8, abs=0.05)
-    assert calibration.residual_of(calibration.offsets_near(mesh, far)) == 1.0
+    assert not len(calibration.offsets_near(mesh, far))

@@ -106,7 +106,7 @@ def test_sigma_is_scaled_as_the_card_says(model, spine):
     scaled = CorrectionCompletion.load(WEIGHTS)
     plain = CorrectionCompletion(scaled.network, model[0], SigmaScale())
     scale = scale_of(load_weights(WEIGHTS, FORMAT)[1])
-    assert scale != SigmaScale() and list(scale.residuals) == sorted(scale.residuals)
+    assert len(scale.residuals) == 3 and 0.5 < scale.power < 1.0  # docs/usx-network.md
     told, as_it_was = scaled.complete(*cloud).levels, plain.complete(*cloud).levels
     for level, mine in told.items():
         factor = mine.sigma / SigmaScale(scale.power).of(as_it_was[level].sigma, 1.0)

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from usx_common.errors import UsxError
 from usx_common.meshes import Mesh, vertex_normals
 from usx_completion.surface_distance import surface_distances
 
@@ -29,17 +30,26 @@ BINS = 8  # of sigma, to find the power
 POWERS = (0.3, 1.5)  # what a validation may ask for
 LEAST_MM = 1e-3
 WIDEST_MM = 3.0  # larger ones are as wrong as this one: they are too few to tell
-FEWEST = 30  # points
+FEWEST = 30  # points near an answer; with fewer there is no answer
+ALIKE = 1.05  # residuals that differ by less
 
 
 @dataclass(frozen=True)
 class SigmaScale:
     """Sigma in mm that holds: a factor times sigma to the ``power``, with ``factors`` at the ``residuals`` (mm,
-    ascending) of groups of answers."""
+    ascending) of groups of answers. Raises UsxError for numbers that no validation gives."""
 
     power: float = 1.0
     residuals: tuple[float, ...] = (1.0,)
     factors: tuple[float, ...] = (1.0,)
+
+    def __post_init__(self) -> None:
+        numbers = np.array([self.power, *self.residuals, *self.factors])
+        if not (np.isfinite(numbers).all() and (numbers > 0.0).all()):
+            raise UsxError(f"power {self.power}, residuals {self.residuals} and factors {self.factors} of sigma must "
+                           "be finite and above 0")
+        if not self.residuals or len(self.residuals) != len(self.factors) or (np.diff(self.residuals) <= 0.0).any():
+            raise UsxError(f"residuals {self.residuals} must ascend, and have a factor of sigma each: {self.factors}")
 
     def of(self, sigma: NDArray, residual: float) -> NDArray:
         """(V,) mm of a level's sigma (V,) and its residual in mm; one beyond the groups counts as the nearest."""
@@ -60,8 +70,8 @@ def offsets_near(mesh: Mesh, points: NDArray) -> NDArray[np.float64]:
 
 
 def residual_of(offsets: NDArray) -> float:
-    """Median distance of `offsets_near`, mm; 1 where there are hardly any."""
-    return float(np.median(np.abs(offsets))) if len(offsets) >= FEWEST else 1.0
+    """Median distance of `offsets_near`, of which there is at least one, mm."""
+    return float(np.median(np.abs(offsets)))
 
 
 @dataclass(frozen=True)
@@ -74,23 +84,30 @@ class Judged:
     residual: float
 
     @staticmethod
-    def of(answer: Mesh, sigma: NDArray, points: NDArray, truth: Mesh) -> Judged:
-        """Of an answer to the ultrasound ``points`` (N, 3), all mm and in one frame."""
-        return Judged(surface_distances(answer.vertices, truth), np.asarray(sigma, np.float64),
-                      residual_of(offsets_near(answer, points)))
+    def of(answer: Mesh, sigma: NDArray, points: NDArray, truth: Mesh) -> Judged | None:
+        """Of an answer to the ultrasound ``points`` (N, 3), all mm and in one frame; None where too few are near, for
+        then it is not given."""
+        offsets = offsets_near(answer, points)
+        if len(offsets) < FEWEST:
+            return None
+        return Judged(surface_distances(answer.vertices, truth), np.asarray(sigma, np.float64), residual_of(offsets))
 
 
 def fit_scale(judged: Sequence[Judged]) -> SigmaScale:
-    """What many levels ask for, in groups of as many levels each by their residual; in one where levels are few."""
+    """What many levels ask for, in groups of as many levels each by their residual; groups that are alike in it are
+    one, and so are all where levels are few."""
     ordered = sorted(judged, key=lambda level: level.residual)
     count = int(np.clip(len(ordered) // LEVELS_PER_GROUP, 1, GROUPS))
-    groups = [[ordered[row] for row in rows] for rows in np.array_split(np.arange(len(ordered)), count)]
-    middles = [_middle(group) for group in groups]
-    if min(np.diff(np.log(middles)), default=1.0) < 0.05:  # alike: nothing to tell groups apart by
-        groups, middles = [ordered], [_middle(ordered)]
+    groups: list[list[Judged]] = []
+    for rows in np.array_split(np.arange(len(ordered)), count):
+        group = [ordered[row] for row in rows]
+        if groups and _middle(group) < ALIKE * _middle(groups[-1]):
+            groups[-1] += group
+        else:
+            groups.append(group)
     power = _power(groups)
-    factors = [_needed(_errors(group) / _powered(_sigmas(group), power)) for group in groups]
-    return SigmaScale(power, tuple(middles), tuple(factors))
+    factors = [max(_needed(_errors(group) / _powered(_sigmas(group), power)), LEAST_MM) for group in groups]
+    return SigmaScale(power, tuple(map(_middle, groups)), tuple(factors))
 
 
 def _middle(group: Sequence[Judged]) -> float:
@@ -128,7 +145,10 @@ def _needed(scaled: NDArray) -> float:
 
 
 def calibrate(judged: Sequence[Judged]) -> dict[str, float]:
-    """The scale as figures of a validation, with the shares of errors that are then within one and two sigma."""
+    """The scale as figures of a validation, with the shares of errors that are then within one and two sigma; no
+    figures where nothing was answered."""
+    if not judged:
+        return {}
     scale = fit_scale(judged)
     figures = {"sigma_power": scale.power}
     for number, (residual, factor) in enumerate(zip(scale.residuals, scale.factors, strict=True), start=1):
@@ -138,12 +158,15 @@ def calibrate(judged: Sequence[Judged]) -> dict[str, float]:
 
 
 def scale_of(card: Mapping[str, str]) -> SigmaScale:
-    """The scale that was found in the validation which a file's card tells of; sigma as it is where there was none."""
+    """The scale that was found in the validation which a file's card tells of. Raises UsxError where it tells none."""
     try:
         figures = json.loads(card["validation"])
         numbers = [number for number in range(1, GROUPS + 1) if f"residual_{number}" in figures]
         residuals, factors = (tuple(float(figures[f"{name}_{number}"]) for number in numbers)
                               for name in ("residual", "sigma_factor"))
-        return SigmaScale(float(figures["sigma_power"]), residuals, factors) if residuals else SigmaScale()
-    except (KeyError, ValueError, TypeError):
-        return SigmaScale()
+        return SigmaScale(float(figures["sigma_power"]), residuals, factors)
+    except UsxError:
+        raise
+    except (KeyError, ValueError, TypeError) as error:
+        raise UsxError("its card tells no scale of sigma (sigma_power, residual_1, sigma_factor_1, .. in "
+                       f"validation: {type(error).__name__} {error})") from error

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from usx_common.errors import UsxError
 from usx_common.levels import LEVELS
 from usx_common.meshes import Mesh, vertex_normals
 from usx_common.transforms import apply
@@ -27,6 +28,7 @@ from usx_completion.correction.scene import NothingPlaced, make_scene
 from usx_completion.correction.weights import load_network
 from usx_completion.observation import ObservationSettings, observe
 from usx_completion.shape_model import PACKAGED_REAL, ShapeModel, load_shape_model
+from usx_completion.training.weights import BadWeights
 
 
 class CorrectionCompletion:
@@ -43,7 +45,11 @@ class CorrectionCompletion:
         """From a file of weights and the packaged shape model of real people. Raises BadModel, BadWeights."""
         model, metadata = load_shape_model(PACKAGED_REAL)
         network, card = load_network(path, model, metadata["sha256"])
-        return CorrectionCompletion(network, model, scale_of(card), device, settings)
+        try:
+            sigma = scale_of(card)
+        except UsxError as error:
+            raise BadWeights(f"{path}: {error}; train again") from error
+        return CorrectionCompletion(network, model, sigma, device, settings)
 
     def moved_to(self, device: str) -> CorrectionCompletion:
         """The same on another device. Its weights leave the one they are on."""

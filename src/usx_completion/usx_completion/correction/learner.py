@@ -155,14 +155,22 @@ class CorrectionLearner:
             for name, kind in (("", examples), ("blind_", [_blind(example) for example in examples])):
                 found = answers(self.module, self._polish, [example.scene for example in kind], self._device)
                 for answer, example in zip(found, kind, strict=True):
-                    for told, sigma, true in self._levels(answer, example):
+                    for told, _, true in self._levels(answer, example):
                         error = told.vertices - true.vertices
                         along = np.einsum("vi,vi->v", error, vertex_normals(true))
                         figures.setdefault(f"{name}normal", []).append(float(np.abs(along).mean()))
                         figures.setdefault(f"{name}place", []).append(float(np.linalg.norm(error, axis=1).mean()))
-                        judged.append(Judged.of(told, sigma, example.scene.points, true))
+                    judged += self._judged(answer, example)
         return {**{name: float(np.mean(values)) for name, values in figures.items()},
                 **calibrate(judged)}
+
+    def _judged(self, answer: Answer, example: Example) -> Iterator[Judged]:
+        """The levels that `CorrectionCompletion` would answer."""
+        scene = example.scene
+        for placed, (told, sigma, true) in zip(scene.placed, self._levels(answer, example), strict=True):
+            level = Judged.of(told, sigma, scene.points, true) if placed else None
+            if level is not None:
+                yield level
 
     def _levels(self, answer: Answer, example: Example) -> Iterator[tuple[Mesh, NDArray, Mesh]]:
         """Answer, sigma (V,) and true mesh of every level, mm."""

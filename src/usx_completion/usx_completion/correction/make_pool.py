@@ -22,7 +22,8 @@ hundred spines. The same options and seed give the same files, whatever --jobs. 
 a folder that was made with other options is refused."""
 EXAMPLES = """examples:
   make_pool --out out/pool --spines 4000                 23 MB a hundred spines
-  train --config usx --data out/pool out/acquired --out out/usx      what it is for
+                                                       what it is for, with make_acquired_pool of usx_bringup:
+  train --config usx --data out/pool out/acquired --out out/usx --processes 2 --threads 1
 """
 VALIDATION_SEED_STEP = 1  # other people than those trained on
 

@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from usx_completion.correction.completion import CorrectionCompletion
     from usx_completion.paper.completion import PaperCompletion
 
-# name in the tables -> file of its weights, and how to make it
-FILES = {"US-only": ("paper_small_baseline", "paper_small --variant baseline"),
-         "EF": ("paper_small_ef", "paper_small --variant ef"),
-         "LF": ("paper_small_lf", "paper_small --variant lf"),
-         "EF+LF": ("paper_small_ef_lf", "paper_small --variant ef_lf"),
-         "usx": ("usx", "usx")}
+# name in the tables -> file of its weights, how `train` makes it, and where that is described
+FILES = {"US-only": ("paper_small_baseline", "paper_small --variant baseline --data DATA", "paper-network"),
+         "EF": ("paper_small_ef", "paper_small --variant ef --data DATA", "paper-network"),
+         "LF": ("paper_small_lf", "paper_small --variant lf --data DATA", "paper-network"),
+         "EF+LF": ("paper_small_ef_lf", "paper_small --variant ef_lf --data DATA", "paper-network"),
+         "usx": ("usx", "usx --data POOL ACQUIRED", "usx-network")}
 
 
 class PaperMethod:
@@ -63,7 +63,7 @@ def open_network(name: str, options: MethodOptions) -> PaperMethod | CorrectionM
 
 def weights_file(name: str, options: MethodOptions) -> Path:
     """The file in the folder of ``options.weights``, else the packaged one. Raises MissingWeights."""
-    stem, configuration = FILES[name]
+    stem, configuration, described = FILES[name]
     folders = [folder for folder in (options.weights, PACKAGED.parent) if folder is not None]
     for folder in folders:
         for path in (folder / f"{stem}.safetensors", folder / stem / "model.safetensors"):
@@ -71,4 +71,4 @@ def weights_file(name: str, options: MethodOptions) -> Path:
                 return path
     raise MissingWeights(f"{name} is left out: neither {stem}.safetensors nor {stem}/model.safetensors is in "
                          f"{' or '.join(map(str, folders))}; make it with `usx run usx_completion train --config "
-                         f"{configuration} --data .. --out WEIGHTS/{stem}` and give --weights WEIGHTS")
+                         f"{configuration} --out WEIGHTS/{stem}` (docs/{described}.md) and give --weights WEIGHTS")
