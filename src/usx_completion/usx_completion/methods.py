@@ -29,16 +29,21 @@ class Method(Protocol):
 
 
 class ChosenMethod:
-    """The method of the node's parameters. ``description``: what it is and where it runs; ``warning``: what the user
-    has to know of it, else empty.
+    """The method of the node's parameters: its ``name`` and the ``device`` that it runs on, empty where there is no
+    choice; ``warning``: what the user has to know of it, else empty.
 
     On a GPU that runs out of memory it goes on with the CPU for good: an answer a second late beats none.
     """
 
-    def __init__(self, method: Method, description: str, on_cpu: Callable[[], Method] | None = None,
+    def __init__(self, method: Method, name: str, device: str = "", on_cpu: Callable[[], Method] | None = None,
                  warning: str = "") -> None:
         self._method, self._on_cpu = method, on_cpu
-        self.description, self.warning = description, warning
+        self._name, self._device, self.warning = name, device, warning
+
+    @property
+    def description(self) -> str:
+        """What it is and where it runs."""
+        return f"{self._name} on {self._device}" if self._device else self._name
 
     def complete(self, points: NDArray, labels: NDArray, sources: NDArray) -> Completion:
         """As `Method.complete`."""
@@ -48,7 +53,7 @@ class ChosenMethod:
             if self._on_cpu is None or not _is_out_of_memory(error):
                 raise
         self._method, self._on_cpu = self._on_cpu(), None
-        self.warning = OUT_OF_MEMORY
+        self._device, self.warning = "cpu", OUT_OF_MEMORY
         return self._method.complete(points, labels, sources)
 
 
@@ -86,9 +91,9 @@ def _network(values: Mapping[str, Any]) -> ChosenMethod:
         except RuntimeError as error:
             if not _is_out_of_memory(error):
                 raise UsxError(f"device {device} cannot be used: {error}") from error
-            method, warning = method.moved_to("cpu"), OUT_OF_MEMORY
-    chosen = ChosenMethod(method, f"network {path.name} on {device}",
-                          None if device == "cpu" or warning else lambda: method.moved_to("cpu"), warning)
+            method, device, warning = method.moved_to("cpu"), "cpu", OUT_OF_MEMORY
+    chosen = ChosenMethod(method, f"network {path.name}", device,
+                          None if device == "cpu" else lambda: method.moved_to("cpu"), warning)
     model, _ = load_shape_model(parameters.PACKAGED_REAL)
     chosen.complete(*usual_partial(model))  # compiled kernels and the GPU's context are ready before the first spine
     return chosen

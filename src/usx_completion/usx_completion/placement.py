@@ -84,17 +84,23 @@ def usual_step(model: ShapeModel, index: int) -> Matrix:
 
 def _from_outline(model: ShapeModel, observation: SpineObservation, level: str) -> Matrix:
     """Pose of a level: in the X-ray's plane from its outline, across it from the ultrasound's middle."""
+    pose = within_plane(model, observation, level)
+    assert observation.plane is not None  # outlines exist only in a plane
+    normal = observation.plane.axes[0]
+    mine = observation.points[observation.labels == label_of_level(level)]
+    middle = 0.5 * (np.quantile(mine[:, 0], 0.02) + np.quantile(mine[:, 0], 0.98))
+    return make_transform(pose[:3, :3], pose[:3, 3] + normal * (middle - pose[0, 3]) / normal[0])
+
+
+def within_plane(model: ShapeModel, observation: SpineObservation, level: str) -> Matrix:
+    """Pose of a level whose outline is in the X-ray, by that alone: its middle is in the plane."""
     plane = observation.plane
-    assert plane is not None  # outlines exist only in a plane
+    assert plane is not None
     index = LEVELS.index(level)
     body = model.means[index][model.xray_bodies[index]]
     tilt, position = best_tilt(body, observation.outlines[level], model.tilt_mean[index, 0])
     rotation = plane.axes.T @ rotation_matrix(np.array([tilt, 0.0, 0.0]))
-    origin = plane.origin + position @ plane.axes[1:]
-    mine = observation.points[observation.labels == label_of_level(level)]
-    middle = 0.5 * (np.quantile(mine[:, 0], 0.02) + np.quantile(mine[:, 0], 0.98))
-    origin = origin + plane.axes[0] * (middle - origin[0]) / plane.axes[0, 0]
-    return make_transform(rotation, origin)
+    return make_transform(rotation, plane.origin + position @ plane.axes[1:])
 
 
 def best_tilt(body: NDArray, outline: Outline, usual: float) -> tuple[float, NDArray[np.float64]]:

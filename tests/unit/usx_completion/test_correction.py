@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -371,7 +372,8 @@ def test_the_evaluation_opens_weights_by_name(tmp_path, network, maker, monkeypa
     save_weights(tmp_path / "usx.safetensors", network.state_dict(), card_of(network, sha))
     with pytest.raises(BadWeights, match=r"usx.safetensors: its card tells no scale of sigma .*; train again"):
         open_methods(["usx"], MethodOptions(weights=tmp_path))
-    validation = {"validation": '{"sigma_power": 1.0, "residual_1": 0.5, "sigma_factor_1": 1.5}'}
+    validation = {"validation": json.dumps({"sigma_power": 1.0, "sigma_factor_unseen": 2.0, "residual_1": 0.5,
+                                            "sigma_factor_1": 1.5})}
     save_weights(tmp_path / "usx.safetensors", network.state_dict(), {**card_of(network, sha), **validation})
     (method,), notes = open_methods(["usx"], MethodOptions(weights=tmp_path))
     given = CaseInput({}, *partial_spine(observed, maker._chains["real"], PAPER.crop, 5))

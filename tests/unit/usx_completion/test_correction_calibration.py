@@ -68,16 +68,38 @@ def test_sigma_that_says_nothing_or_the_contrary_stays_finite():
 
 @pytest.mark.parametrize("validation, reason", [
     (None, "sigma_power"), ("not json", "no scale of sigma"), ("3", "no scale of sigma"), ("{}", "no scale of sigma"),
-    ('{"residual_1": 0.3, "sigma_factor_1": 1.0}', "sigma_power"),
-    ('{"sigma_power": 1.0}', "must ascend"),
-    ('{"residual_1": "a", "sigma_factor_1": 1.0, "sigma_power": 1.0}', "no scale of sigma"),
-    ('{"residual_1": 0.3, "sigma_factor_1": NaN, "sigma_power": 1.0}', "finite"),
-    ('{"residual_1": 0.3, "sigma_factor_1": -1.0, "sigma_power": 1.0}', "above 0"),
-    ('{"residual_1": 0.3, "sigma_factor_1": 1, "residual_2": 0.2, "sigma_factor_2": 1, "sigma_power": 1}', "ascend"),
 ])
 def test_a_card_without_a_scale_is_refused(validation, reason):
     with pytest.raises(UsxError, match=reason):
         calibration.scale_of({} if validation is None else {"validation": validation})
+
+
+@pytest.mark.parametrize("changed, reason", [
+    ({"sigma_power": None}, "sigma_power"), ({"sigma_factor_unseen": None}, "sigma_factor_unseen"),
+    ({"residual_1": None}, "must ascend"), ({"residual_1": "a"}, "no scale of sigma"),
+    ({"sigma_factor_1": float("nan")}, "finite"), ({"sigma_factor_1": -1.0}, "above 0"),
+    ({"sigma_factor_unseen": 0.0}, "above 0"), ({"residual_2": 0.2, "sigma_factor_2": 1.0}, "must ascend")])
+def test_a_scale_that_no_validation_gives_is_refused(changed, reason):
+    good = {"residual_1": 0.3, "sigma_factor_1": 1.0, "sigma_power": 1.0, "sigma_factor_unseen": 1.5}
+    assert calibration.scale_of({"validation": json.dumps(good)}) == calibration.SigmaScale(1.0, (0.3,), (1.0,), 1.5)
+    bad = {key: value for key, value in {**good, **changed}.items() if value is not None}
+    with pytest.raises(UsxError, match=reason):
+        calibration.scale_of({"validation": json.dumps(bad)})
+
+
+def test_answers_to_an_xray_alone_have_a_factor_of_their_own():
+    random = np.random.default_rng(2)
+    seen = levels(random, {0.5: 1.2}, [0.5] * 20)
+    alone = [calibration.Judged(2.5 / 1.2 * level.errors, level.sigma, None) for level in seen]
+    found = calibration.calibrate([*seen, *alone])
+    assert found["sigma_factor_1"] == pytest.approx(1.2, rel=0.03)
+    assert found["sigma_factor_unseen"] == pytest.approx(2.5, rel=0.03)
+    for name in ("", "deaf_"):
+        assert found[f"{name}within_sigma"] == pytest.approx(0.6827, abs=0.01)
+    scale = calibration.scale_of({"validation": json.dumps(found)})
+    assert scale.of(np.ones(1), None) == pytest.approx(2.5, rel=0.03)
+    assert calibration.fit_scale(seen).unseen == calibration.fit_scale(seen).factors[-1]
+    assert calibration.calibrate(alone) == {}
 
 
 def test_only_neighbours_with_alike_residuals_become_one_group():

@@ -87,7 +87,7 @@ def test_a_moved_x_ray_moves_rigidly_and_alone(case, name):
     a, b = before - before.mean(axis=0), after - after.mean(axis=0)
     np.testing.assert_allclose(np.linalg.norm(a, axis=1), np.linalg.norm(b, axis=1), atol=1e-9)
     turned = np.degrees(np.arccos(np.clip(np.sum(a * b) / np.sum(a * a), -1, 1)))
-    assert turned <= condition.turn_deg + condition.tilt_deg + 1e-6
+    assert turned <= condition.turn_deg + condition.tilt_deg + 1e-5  # the last bit of a cosine near 1 is 1.2e-6 degrees
     if condition.turn_deg:
         assert turned == pytest.approx(condition.turn_deg, abs=1e-6)
     for level, mine in worse.given.inputs.items():

@@ -35,16 +35,18 @@ class Answers:
                                    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate")])
 def test_a_gpu_without_memory_is_left_for_the_cpu_once_and_for_all(error):
     gpu = Fails(error)
-    method = ChosenMethod(gpu, "network on cuda", Answers)
+    method = ChosenMethod(gpu, "network", "cuda", Answers)
+    assert method.description == "network on cuda"
     for _ in range(3):
         assert method.complete(*CLOUD).reasons == {"L1": "asked"}
+    assert method.description == "network on cpu"
     assert gpu.asked == 1 and method.warning == "the GPU ran out of memory: on the CPU since"
 
 
 @pytest.mark.parametrize("error, other", [(RuntimeError("another fault"), Answers), (UsxError("bad cloud"), Answers),
                                           (torch.cuda.OutOfMemoryError("on the CPU?"), None)])
 def test_other_errors_are_not_hidden(error, other):
-    method = ChosenMethod(Fails(error), "network", other)
+    method = ChosenMethod(Fails(error), "network", "cuda", other)
     with pytest.raises(type(error)):
         method.complete(*CLOUD)
     assert method.warning == ""
@@ -80,5 +82,5 @@ def test_a_gpu_that_is_full_or_broken_from_the_start(monkeypatch, error, told):
             make_method({**VALUES, "method": "usx"})
         return
     method = make_method({**VALUES, "method": "usx"})
-    assert "out of memory" in method.warning
+    assert "out of memory" in method.warning and method.description == "network usx.safetensors on cpu"
     assert set(method.complete(*usual_partial(load_shape_model(PACKAGED_REAL)[0])).levels) == set(LEVELS)

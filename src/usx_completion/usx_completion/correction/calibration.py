@@ -3,7 +3,8 @@
 The network and the polishing after it tell where on a vertebra they are less sure, but exaggerate: small sigmas are too
 small and large ones too large, so a power of them is taken. How far off whole examinations are, from tracking,
 calibration or a moving patient, shows in how closely the answer lies on the points, its residual: levels are grouped by
-it, each group has a factor, and between the groups the factor is interpolated.
+it, each group has a factor, and between the groups the factor is interpolated. Answers to an X-ray alone have no
+residual, and a factor of their own.
 """
 
 from __future__ import annotations
@@ -37,22 +38,27 @@ ALIKE = 1.05  # residuals that differ by less
 @dataclass(frozen=True)
 class SigmaScale:
     """Sigma in mm that holds: a factor times sigma to the ``power``, with ``factors`` at the ``residuals`` (mm,
-    ascending) of groups of answers. Raises UsxError for numbers that no validation gives."""
+    ascending) of groups of answers, and ``unseen`` of answers to no ultrasound. Raises UsxError for numbers that no
+    validation gives."""
 
     power: float = 1.0
     residuals: tuple[float, ...] = (1.0,)
     factors: tuple[float, ...] = (1.0,)
+    unseen: float = 1.0
 
     def __post_init__(self) -> None:
-        numbers = np.array([self.power, *self.residuals, *self.factors])
+        numbers = np.array([self.power, *self.residuals, *self.factors, self.unseen])
         if not (np.isfinite(numbers).all() and (numbers > 0.0).all()):
-            raise UsxError(f"power {self.power}, residuals {self.residuals} and factors {self.factors} of sigma must "
-                           "be finite and above 0")
+            raise UsxError(f"power {self.power}, residuals {self.residuals}, factors {self.factors} and {self.unseen} "
+                           "of sigma must be finite and above 0")
         if not self.residuals or len(self.residuals) != len(self.factors) or (np.diff(self.residuals) <= 0.0).any():
             raise UsxError(f"residuals {self.residuals} must ascend, and have a factor of sigma each: {self.factors}")
 
-    def of(self, sigma: NDArray, residual: float) -> NDArray:
-        """(V,) mm of a level's sigma (V,) and its residual in mm; one beyond the groups counts as the nearest."""
+    def of(self, sigma: NDArray, residual: float | None) -> NDArray:
+        """(V,) mm of a level's sigma (V,) and its residual in mm, None without ultrasound; one beyond the groups counts
+        as the nearest."""
+        if residual is None:
+            return self.unseen * _powered(sigma, self.power)
         factor = np.interp(np.log(max(residual, 1e-6)), np.log(self.residuals), self.factors)
         return factor * _powered(sigma, self.power)
 
@@ -77,26 +83,27 @@ def residual_of(offsets: NDArray) -> float:
 @dataclass(frozen=True)
 class Judged:
     """A level's answer beside the truth: distance (V,) mm of each vertex to the true surface, ``sigma`` (V,) mm as it
-    was told, and `residual_of` the answer."""
+    was told, and `residual_of` the answer, None for one to an X-ray alone."""
 
     errors: NDArray[np.float64]
     sigma: NDArray[np.float64]
-    residual: float
+    residual: float | None
 
     @staticmethod
     def of(answer: Mesh, sigma: NDArray, points: NDArray, truth: Mesh) -> Judged | None:
         """Of an answer to the ultrasound ``points`` (N, 3), all mm and in one frame; None where too few are near, for
         then it is not given."""
         offsets = offsets_near(answer, points)
-        if len(offsets) < FEWEST:
+        if 0 < len(points) and len(offsets) < FEWEST:
             return None
-        return Judged(surface_distances(answer.vertices, truth), np.asarray(sigma, np.float64), residual_of(offsets))
+        residual = residual_of(offsets) if len(points) else None
+        return Judged(surface_distances(answer.vertices, truth), np.asarray(sigma, np.float64), residual)
 
 
 def fit_scale(judged: Sequence[Judged]) -> SigmaScale:
     """What many levels ask for, in groups of as many levels each by their residual; groups that are alike in it are
-    one, and so are all where levels are few."""
-    ordered = sorted(judged, key=lambda level: level.residual)
+    one, and so are all where levels are few. Some must have been seen by ultrasound."""
+    ordered = sorted((level for level in judged if level.residual is not None), key=_residual)
     count = int(np.clip(len(ordered) // LEVELS_PER_GROUP, 1, GROUPS))
     groups: list[list[Judged]] = []
     for rows in np.array_split(np.arange(len(ordered)), count):
@@ -106,12 +113,23 @@ def fit_scale(judged: Sequence[Judged]) -> SigmaScale:
         else:
             groups.append(group)
     power = _power(groups)
-    factors = [max(_needed(_errors(group) / _powered(_sigmas(group), power)), LEAST_MM) for group in groups]
-    return SigmaScale(power, tuple(map(_middle, groups)), tuple(factors))
+    factors = [_factor(group, power) for group in groups]
+    unseen = [level for level in judged if level.residual is None]
+    return SigmaScale(power, tuple(map(_middle, groups)), tuple(factors),
+                      _factor(unseen, power) if unseen else factors[-1])
+
+
+def _residual(level: Judged) -> float:
+    assert level.residual is not None
+    return level.residual
+
+
+def _factor(group: Sequence[Judged], power: float) -> float:
+    return max(_needed(_errors(group) / _powered(_sigmas(group), power)), LEAST_MM)
 
 
 def _middle(group: Sequence[Judged]) -> float:
-    return max(float(np.median([level.residual for level in group])), 1e-6)
+    return max(float(np.median([_residual(level) for level in group])), 1e-6)
 
 
 def _errors(group: Sequence[Judged]) -> NDArray[np.float64]:
@@ -145,16 +163,22 @@ def _needed(scaled: NDArray) -> float:
 
 
 def calibrate(judged: Sequence[Judged]) -> dict[str, float]:
-    """The scale as figures of a validation, with the shares of errors that are then within one and two sigma; no
-    figures where nothing was answered."""
-    if not judged:
+    """The scale as figures of a validation, with the shares of errors that are then within one and two sigma, those of
+    answers to an X-ray alone apart ("deaf"); no figures where nothing was answered."""
+    if all(level.residual is None for level in judged):
         return {}
     scale = fit_scale(judged)
-    figures = {"sigma_power": scale.power}
+    figures = {"sigma_power": scale.power, "sigma_factor_unseen": scale.unseen}
     for number, (residual, factor) in enumerate(zip(scale.residuals, scale.factors, strict=True), start=1):
         figures |= {f"residual_{number}": residual, f"sigma_factor_{number}": factor}
-    within = np.concatenate([level.errors / scale.of(level.sigma, level.residual) for level in judged])
-    return {**figures, "within_sigma": float(np.mean(within <= 1.0)), "within_two_sigma": float(np.mean(within <= 2.0))}
+    for name, seen in (("", True), ("deaf_", False)):
+        scaled = [level.errors / scale.of(level.sigma, level.residual) for level in judged
+                  if (level.residual is not None) is seen]
+        if scaled:
+            within = np.concatenate(scaled)
+            figures |= {f"{name}within_sigma": float(np.mean(within <= 1.0)),
+                        f"{name}within_two_sigma": float(np.mean(within <= 2.0))}
+    return figures
 
 
 def scale_of(card: Mapping[str, str]) -> SigmaScale:
@@ -164,9 +188,9 @@ def scale_of(card: Mapping[str, str]) -> SigmaScale:
         numbers = [number for number in range(1, GROUPS + 1) if f"residual_{number}" in figures]
         residuals, factors = (tuple(float(figures[f"{name}_{number}"]) for number in numbers)
                               for name in ("residual", "sigma_factor"))
-        return SigmaScale(float(figures["sigma_power"]), residuals, factors)
+        return SigmaScale(float(figures["sigma_power"]), residuals, factors, float(figures["sigma_factor_unseen"]))
     except UsxError:
         raise
     except (KeyError, ValueError, TypeError) as error:
-        raise UsxError("its card tells no scale of sigma (sigma_power, residual_1, sigma_factor_1, .. in "
-                       f"validation: {type(error).__name__} {error})") from error
+        raise UsxError("its card tells no scale of sigma (sigma_power, sigma_factor_unseen, residual_1, "
+                       f"sigma_factor_1, .. in validation: {type(error).__name__} {error})") from error

@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from usx_common.clouds import finite_rows
 from usx_common.errors import UsxError
 from usx_common.levels import LEVELS
 from usx_common.meshes import Mesh, vertex_normals
-from usx_common.transforms import apply
+from usx_common.transforms import apply, make_transform
 from usx_completion.completion import CompletedLevel, Completion
-from usx_completion.contact import fit_joints
+from usx_completion.contact import TOLERATED_MM, fit_joints
 from usx_completion.correction.answer import answers
 from usx_completion.correction.calibration import (
     FEWEST,
@@ -30,6 +31,8 @@ from usx_completion.observation import ObservationSettings, observe
 from usx_completion.shape_model import PACKAGED_REAL, ShapeModel, load_shape_model
 from usx_completion.training.weights import BadWeights
 
+JOINT_TURNS, JOINT_ROUNDS = 4, 10  # the network's bones run into each other by up to 4 mm, sampled ones by little
+
 
 class CorrectionCompletion:
     """Answers one partial spine at a time with ``network``; holds no state between calls. ``device``: cpu or cuda."""
@@ -39,6 +42,7 @@ class CorrectionCompletion:
         self.network, self._model = network.to(device).eval(), model
         self._sigma, self._device = sigma or SigmaScale(), device
         self._settings, self._polish = settings or ObservationSettings(), Polish(model)
+        self.card: dict[str, str] = {}  # of the file that the weights are from
 
     @staticmethod
     def load(path: Path, device: str = "cpu", settings: ObservationSettings | None = None) -> CorrectionCompletion:
@@ -49,7 +53,9 @@ class CorrectionCompletion:
             sigma = scale_of(card)
         except UsxError as error:
             raise BadWeights(f"{path}: {error}; train again") from error
-        return CorrectionCompletion(network, model, sigma, device, settings)
+        completion = CorrectionCompletion(network, model, sigma, device, settings)
+        completion.card = card
+        return completion
 
     def moved_to(self, device: str) -> CorrectionCompletion:
         """The same on another device. Its weights leave the one they are on."""
@@ -58,32 +64,56 @@ class CorrectionCompletion:
     def complete(self, points: NDArray, labels: NDArray, sources: NDArray) -> Completion:
         """Complete vertebrae of a partial spine: ``points`` (N, 3) mm, frame spine; ``labels``, ``sources`` (N,).
 
-        The answer depends on this cloud alone. Raises BadPartial for a cloud that cannot be used at all.
+        The answer depends on this cloud alone, and moves with it: all is counted from the middle of its points. Raises
+        BadPartial for a cloud that cannot be used at all.
         """
-        observation = observe(points, labels, sources, self._settings)
+        origin = _middle(np.asarray(points, np.float64))
+        observation = observe(points - origin, labels, sources, self._settings)
         try:
             scene, reasons = make_scene(self._model, observation, self._settings.smallest_level)
         except NothingPlaced as error:
             return Completion({}, {**observation.reasons, **error.reasons}, observation.dropped)
         answer, = answers(self.network, self._polish, [scene], self._device)
         local, poses = answer.local, answer.poses
-        normals = np.stack([vertex_normals(Mesh(shape, self._model.faces)) for shape in local])
-        for run in _neighbours(scene.placed):  # a level that is not answered must not dent those that are
-            local[run], _ = fit_joints(local[run], normals[run], poses[run])
         points, levels, reasons = scene.points.astype(np.float64), {}, {**observation.reasons, **reasons}
+        answered, sigma = scene.placed.copy(), {}
         for k in np.flatnonzero(scene.placed):
-            mesh = Mesh(apply(poses[k], local[k]), self._model.faces)
-            offsets = offsets_near(mesh, points)
-            if len(offsets) < FEWEST:
+            offsets = offsets_near(Mesh(apply(poses[k], local[k]), self._model.faces), points)
+            if len(points) == 0:
+                sigma[k] = self._sigma.of(answer.sigma[k], None)
+            elif len(offsets) < FEWEST:
+                answered[k] = False
                 reasons[LEVELS[k]] = f"only {len(offsets)} ultrasound points are within {NEAR_MM:g} mm of the answer"
             else:
-                sigma = self._sigma.of(answer.sigma[k], residual_of(offsets))
-                levels[LEVELS[k]] = CompletedLevel(mesh, sigma, poses[k])
+                sigma[k] = self._sigma.of(answer.sigma[k], residual_of(offsets))
+        for run in _neighbours(answered):  # a level that is not answered must not dent those that are
+            local[run] = self._joints_fitted(local[run], poses[run])
+        for k in np.flatnonzero(answered):
+            pose = make_transform(poses[k][:3, :3], poses[k][:3, 3] + origin)
+            mesh = Mesh(apply(pose, local[k]), self._model.faces)
+            levels[LEVELS[k]] = CompletedLevel(mesh, sigma[k], pose)
         return Completion(levels, {level: reason for level, reason in reasons.items() if level not in levels},
                           observation.dropped, answer.shift)
 
+    def _joints_fitted(self, shapes: NDArray, poses: NDArray) -> NDArray[np.float64]:
+        """(L, V, 3) shapes that draw back until neighbours touch by no more than is tolerated; normals are taken anew
+        in between, for dents turn them."""
+        for _ in range(JOINT_TURNS):
+            normals = np.stack([vertex_normals(Mesh(shape, self._model.faces)) for shape in shapes])
+            shapes, left = fit_joints(shapes, normals, poses, JOINT_ROUNDS)
+            if left <= TOLERATED_MM:
+                break
+        return shapes
 
-def _neighbours(placed: NDArray) -> list[slice]:
-    """Runs of levels that are placed."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], placed.astype(int), [0]])))
+
+def _middle(points: NDArray) -> NDArray[np.float64]:
+    """Median (3,) of the finite points; the origin where there is none, which is refused later."""
+    if points.ndim != 2 or points.shape[1] != 3 or not (finite := finite_rows(points)).any():
+        return np.zeros(3)
+    return np.median(points[finite], axis=0)
+
+
+def _neighbours(answered: NDArray) -> list[slice]:
+    """Runs of levels that are answered."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], answered.astype(int), [0]])))
     return [slice(first, last) for first, last in zip(edges[::2], edges[1::2], strict=True)]

@@ -22,9 +22,11 @@ from usx_completion.correction.network import CorrectionNetwork, NetworkSettings
 from usx_completion.correction.polish import Polish
 from usx_completion.correction.pool import identity_of, read_pool
 from usx_completion.correction.reading import Batch
+from usx_completion.correction.scene import observation_of
+from usx_completion.correction.start import all_poses, starting_poses
 from usx_completion.correction.weights import card_of
 from usx_completion.data.setting_checks import check_settings
-from usx_completion.shape_model import PACKAGED_REAL, load_shape_model
+from usx_completion.shape_model import PACKAGED_REAL, ShapeModel, load_shape_model
 from usx_completion.training.configuration import as_text, build
 from usx_completion.training.learner import Step
 from usx_completion.training.models import Request
@@ -146,13 +148,15 @@ class CorrectionLearner:
             number += 1
 
     def validate(self) -> dict[str, float]:
-        """Means in mm over spines as they were seen, and over the same with the X-ray hidden ("blind"); and what
-        `calibration.calibrate` finds on all of them."""
+        """Means in mm over spines as they were seen, over the same with the X-ray hidden ("blind") and with nothing but
+        the X-ray ("deaf"); and what `calibration.calibrate` finds on all of them."""
         figures: dict[str, list[float]] = {}
         judged: list[Judged] = []
         for start in range(0, len(self._validation), AT_ONCE):
             examples = self._validation[start:start + AT_ONCE]
-            for name, kind in (("", examples), ("blind_", [_blind(example) for example in examples])):
+            kinds = {"": examples, "blind_": [_blind(example) for example in examples],
+                     "deaf_": [_deaf(example, self._model) for example in examples]}
+            for name, kind in kinds.items():
                 found = answers(self.module, self._polish, [example.scene for example in kind], self._device)
                 for answer, example in zip(found, kind, strict=True):
                     for told, _, true in self._levels(answer, example):
@@ -185,6 +189,13 @@ class CorrectionLearner:
 def _blind(example: Example) -> Example:
     scene = example.scene
     return replace(example, scene=replace(scene, poses=example.blind_poses, shown=np.zeros_like(scene.shown)))
+
+
+def _deaf(example: Example, model: ShapeModel) -> Example:
+    """Without ultrasound; all outlines are shown, as in every example of a pool."""
+    scene = replace(example.scene, points=example.scene.points[:0], labels=example.scene.labels[:0])
+    poses = all_poses(model, starting_poses(model, observation_of(scene)).poses)
+    return replace(example, scene=replace(scene, poses=poses, placed=np.ones_like(scene.placed)))
 
 
 def make_learner(request: Request) -> CorrectionLearner:

@@ -58,6 +58,10 @@ def see_ultrasound(batch: Batch, poses: Tensor, places: Tensor, normals: Tensor,
     world = places @ poses[..., :3, :3].transpose(-1, -2) + poses[..., None, :3, 3]
     features, exist = [], []
     for b in range(len(batch.points)):
+        if len(batch.points[b]) == 0:  # an X-ray alone
+            features.append(world.new_zeros((*world.shape[1:3], count, ULTRASOUND_FEATURES)))
+            exist.append(torch.zeros((*world.shape[1:3], count), dtype=torch.bool, device=world.device))
+            continue
         rows, gaps = _nearest_of_spine(batch.points[b], world[b], coarse, count)
         features.append(_point_features(batch, b, rows, gaps, poses[b], world[b], normals))
         exist.append(rows >= 0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,10 +50,13 @@ def make_scene(model: ShapeModel, observation: SpineObservation, smallest_level:
                ) -> tuple[Scene, dict[str, str]]:
     """The scene of an observation and the reasons (level -> sentence) for levels that could not be placed.
 
-    ``smallest_level``: points that a level must have.
+    ``smallest_level``: points that a level must have. Where all levels together have fewer, the X-ray is taken alone,
+    and the scene has no points.
 
     Raises NothingPlaced when no level can be placed.
     """
+    if observation.outlines and len(observation.points) < smallest_level:
+        observation = replace(observation, points=np.zeros((0, 3)), labels=np.zeros(0, np.int64))
     placement = starting_poses(model, observation, smallest_level)
     if not placement.poses:
         raise NothingPlaced(placement.reasons)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from usx_common.levels import LEVELS, label_of_level
 from usx_common.transforms import Matrix, invert, make_transform
 from usx_completion.observation import SpineObservation
-from usx_completion.placement import Placement, place, usual_step
+from usx_completion.placement import Placement, place, usual_step, within_plane
 from usx_completion.point_to_plane import onto_points
 from usx_completion.rigid import rotation_matrix
 from usx_completion.shape_model import ShapeModel
@@ -24,9 +24,14 @@ LOOSE_MM = 6.0  # by how much a level's place may differ from that of the spine 
 def starting_poses(model: ShapeModel, observation: SpineObservation, smallest_level: int = 60) -> Placement:
     """``level_to_spine`` of every level that can be told, and the reasons for the others.
 
-    With outlines of bodies as `placement.place` does; without, by the labels of the ultrasound, each level by its own
-    points; without labels by the five spinous processes.
+    With outlines of bodies as `placement.place` does, or by these alone where there is no ultrasound at all; without,
+    by the labels of the ultrasound, each level by its own points; without labels by the five spinous processes.
     """
+    if observation.outlines and len(observation.points) == 0:
+        missing = dict.fromkeys((level for level in LEVELS if level not in observation.outlines),
+                                "neither ultrasound nor a body in the X-ray")
+        return Placement({level: within_plane(model, observation, level) for level in observation.outlines},
+                         {**missing, **observation.reasons})
     labelled = {level: observation.count(label_of_level(level)) for level in LEVELS}
     if observation.outlines or not any(count >= smallest_level for count in labelled.values()):
         return _onto_arches(model, observation, place(model, observation, smallest_level), labelled, smallest_level)

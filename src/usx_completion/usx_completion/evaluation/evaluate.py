@@ -132,7 +132,7 @@ def evaluate(options: argparse.Namespace, console: Console) -> None:
     available = [method.name for method in methods]
     if reference and reference not in available:
         raise UsxError(f"--reference {reference} is not among the methods evaluated: {', '.join(available)}")
-    notes = [*missing, *notes]
+    notes = [*(note for note in (getattr(method, "note", "") for method in methods) if note), *missing, *notes]
     for note in notes:
         console.print(note, highlight=False, markup=False)
     options.out.mkdir(parents=True, exist_ok=True)

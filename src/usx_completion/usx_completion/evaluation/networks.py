@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
+from safetensors import safe_open
 
 from usx_completion.evaluation.case import CaseInput
 from usx_completion.evaluation.methods import MethodOptions, MissingWeights, Prediction
@@ -22,10 +26,10 @@ FILES = {"US-only": ("paper_small_baseline", "paper_small --variant baseline --d
 
 
 class PaperMethod:
-    """The paper's network, level by level: clouds of 4,096 points."""
+    """The paper's network, level by level: clouds of 4,096 points. ``note``: which weights it has."""
 
-    def __init__(self, name: str, completion: PaperCompletion) -> None:
-        self.name, self._completion = name, completion
+    def __init__(self, name: str, completion: PaperCompletion, note: str = "") -> None:
+        self.name, self.note, self._completion = name, note, completion
 
     def complete(self, given: CaseInput) -> dict[str, Prediction]:
         """Clouds in mm of the levels with an input."""
@@ -34,12 +38,12 @@ class PaperMethod:
 
 
 class CorrectionMethod:
-    """The project's own network: meshes of all levels at once."""
+    """The project's own network: meshes of all levels at once. ``note``: which weights it has."""
 
     name = "usx"
 
-    def __init__(self, completion: CorrectionCompletion) -> None:
-        self._completion = completion
+    def __init__(self, completion: CorrectionCompletion, note: str = "") -> None:
+        self.note, self._completion = note, completion
 
     def complete(self, given: CaseInput) -> dict[str, Prediction]:
         """Meshes with sigma of the levels that could be placed."""
@@ -55,10 +59,22 @@ def open_network(name: str, options: MethodOptions) -> PaperMethod | CorrectionM
     if name == "usx":
         from usx_completion.correction.completion import CorrectionCompletion
 
-        return CorrectionMethod(CorrectionCompletion.load(path, device))
+        mine = CorrectionCompletion.load(path, device)
+        return CorrectionMethod(mine, _note(name, path, mine.card))
     from usx_completion.paper.completion import PaperCompletion
 
-    return PaperMethod(name, PaperCompletion.load(path, device))
+    theirs = PaperCompletion.load(path, device)
+    return PaperMethod(name, theirs, _note(name, path, theirs.card))
+
+
+def _note(name: str, path: Path, card: Mapping[str, str]) -> str:
+    """Which size of network a row shows, and how long it was trained."""
+    with safe_open(path, framework="np") as stored:
+        count = sum(int(np.prod(stored.get_slice(key).get_shape())) for key in stored.keys())
+    trained = f"{card['step']} steps" if "step" in card else "unknown steps"
+    if "minutes" in card:
+        trained += f" in {float(card['minutes']):.0f} minutes on {card.get('device', 'an unknown device')}"
+    return f"{name}: {count:,} parameters, {trained}, {path.name}, SHA-256 {card.get('sha256', '')[:12]}"
 
 
 def weights_file(name: str, options: MethodOptions) -> Path:

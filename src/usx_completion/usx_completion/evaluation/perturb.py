@@ -32,7 +32,8 @@ class Condition:
     """``curve`` it is a point of, ``amount`` along that curve (mm, degrees or share), and one or more of: the X-ray's
     ``shift_mm`` in its plane and ``turn_deg`` about left-right, ``tilt_deg`` out of its plane; ``cut``: share of the
     sweep that is missing at its caudal end; ``half``: the right half is missing; ``noise_mm``; ``levels_off``: levels
-    named one too high; ``no_xray``; ``drawn_mm``: bodies drawn too large (or too small) by so much on every side."""
+    named one too high; ``no_xray``; ``no_ultrasound``; ``drawn_mm``: bodies drawn too large (or too small) by so much
+    on every side."""
 
     curve: str
     amount: float
@@ -44,6 +45,7 @@ class Condition:
     noise_mm: float = 0.0
     levels_off: bool = False
     no_xray: bool = False
+    no_ultrasound: bool = False
     drawn_mm: float = 0.0
 
 
@@ -64,6 +66,7 @@ def _conditions() -> dict[str, Condition]:
     found["right half missing"] = Condition("other", 0.0, half=True)
     found["levels off by one"] = Condition("other", 0.0, levels_off=True)
     found["no X-ray"] = Condition("other", 0.0, no_xray=True)
+    found["no ultrasound"] = Condition("other", 0.0, no_ultrasound=True)
     return found
 
 
@@ -85,6 +88,8 @@ def perturbed(case: Case, condition: Condition) -> Case:
         case = replace(case, given=_noisy(case.given, condition.noise_mm, random))
     if condition.no_xray:
         case = replace(case, given=_without_xray(case.given))
+    if condition.no_ultrasound:  # a level's input is its ultrasound: there is none
+        case = replace(case, given=_chosen(replace(case.given, inputs={}), case.given.sources == SOURCE_XRAY))
     return _renamed(case) if condition.levels_off else case
 
 

@@ -17,6 +17,7 @@ from usx_completion.evaluation.scoring import METRICS, VertebraRow, answer
 from usx_completion.evaluation.shape_spread import SpreadRow
 from usx_completion.evaluation.summary import TABLE_COLUMNS, SummaryRow, best_method, by_level, summarise, write_csv
 from usx_completion.evaluation.tables import (
+    coverage_table,
     glance_table,
     level_table,
     main_table,
@@ -76,16 +77,18 @@ def write_report(out: Path, report: Report, work: Work) -> list[SummaryRow]:
         write_csv(out / "robustness.csv", robustness.COLUMNS, (point.flat() for point in points))
         pictures.draw_robustness(out / "robustness.png", points)
         text += ["## Robustness", "", *robustness_table(points), "", "![robustness](robustness.png)", ""]
+        coverage = coverage_table(points)
+        if coverage:
+            text += ["## Sigma with worse input", "", *coverage, ""]
     (out / "table.md").write_text("\n".join(text), encoding="utf-8")
     return summary
 
 
-def extremes(report: Report, work: Work, most: int = 4) -> list[pictures.Shown]:
-    """The best and the worst vertebra (surface distance) of each dataset's reference method, of up to ``most``
-    datasets."""
+def extremes(report: Report, work: Work) -> list[pictures.Shown]:
+    """The best and the worst vertebra (surface distance) of each dataset's reference method."""
     evaluator = Evaluator(work.plans, work.methods, work.options)
     shown = []
-    for index, plan in enumerate(work.plans[:most]):
+    for index, plan in enumerate(work.plans):
         name = report.reference or best_method(report.rows, plan.name)
         mine = [row for row in report.rows if (row.dataset, row.method, row.part) == (plan.name, name, "whole")
                 and np.isfinite(row.metrics.assd_mm)]

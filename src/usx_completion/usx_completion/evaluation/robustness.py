@@ -11,7 +11,8 @@ from usx_completion.evaluation.perturb import ABOVE, CONDITIONS
 from usx_completion.evaluation.scoring import VertebraRow
 
 COLUMNS = ("dataset", "condition", "curve", "amount", "method", "n", "left_out", "assd_mm", "assd_mm_sd", "cd_t_e4",
-           "cd_t_e4_sd", "arch_cd_t_e4", "body_cd_t_e4", "assd_change", "cd_t_change")
+           "cd_t_e4_sd", "arch_cd_t_e4", "body_cd_t_e4", "assd_change", "cd_t_change", "within_sigma",
+           "within_two_sigma")
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,8 @@ class CurvePoint:
     """One method under one condition: mean and SD over whole vertebrae, and CD-T of arch and body.
 
     ``assd_change``, ``cd_t_change``: mean over the mean of the same bones by the same method with the input as it was,
-    minus 1; only bones completed under both count.
+    minus 1; only bones completed under both count. ``within_sigma``, ``within_two_sigma``: shares of errors that sigma
+    covers, not a number for methods without one.
     """
 
     dataset: str
@@ -37,6 +39,8 @@ class CurvePoint:
     body_cd_t_e4: float
     assd_change: float
     cd_t_change: float
+    within_sigma: float
+    within_two_sigma: float
 
     def flat(self) -> dict[str, object]:
         """Keys as in ``COLUMNS``."""
@@ -61,7 +65,8 @@ def curve_points(rows: Mapping[str, Sequence[VertebraRow]]) -> list[CurvePoint]:
                 *_mean_sd(whole, "cd_t_e4"), _mean_sd(parts["arch"], "cd_t_e4")[0],
                 _mean_sd(parts["body"], "cd_t_e4")[0],
                 *(_change(whole, clean.get(method, []), metric, condition.levels_off)
-                  for metric in ("assd_mm", "cd_t_e4"))))
+                  for metric in ("assd_mm", "cd_t_e4")),
+                *(_mean_sd(whole, share)[0] for share in ("within_sigma", "within_two_sigma"))))
     return points
 
 

@@ -184,6 +184,20 @@ def robustness_table(points: Sequence[CurvePoint]) -> list[str]:
     return lines
 
 
+def coverage_table(points: Sequence[CurvePoint]) -> list[str]:
+    """Markdown: shares of errors within one and two sigma under each condition, of the methods that tell a sigma."""
+    methods = [method for method in dict.fromkeys(point.method for point in points)
+               if any(point.method == method and np.isfinite(point.within_sigma) for point in points)]
+    lines = ["| in 1, 2 sigma, whole | " + " | ".join(methods) + " |", "|---" * (1 + len(methods)) + "|"]
+    by = {(point.condition, point.method): point for point in points}
+    for condition in dict.fromkeys(point.condition for point in points):
+        found = [by[condition, method] for method in methods]
+        cells = [f"{point.within_sigma:.2f}, {point.within_two_sigma:.2f}" if np.isfinite(point.within_sigma) else "-"
+                 for point in found]
+        lines.append(f"| {condition} | " + " | ".join(cells) + " |")
+    return lines if methods else []
+
+
 def _p(value: float) -> str:
     if not np.isfinite(value):
         return "-"
