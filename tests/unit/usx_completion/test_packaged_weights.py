@@ -16,6 +16,7 @@ from usx_completion.completion import place_mean
 from usx_completion.contact import TOLERATED_MM
 from usx_completion.correction.calibration import SigmaScale, scale_of
 from usx_completion.correction.completion import CorrectionCompletion
+from usx_completion.correction.learner import CorrectionConfiguration
 from usx_completion.correction.weights import FORMAT
 from usx_completion.data.online import OnlineSpines
 from usx_completion.data.partial_spine import partial_spine
@@ -26,6 +27,8 @@ from usx_completion.metrics import SampledSurface, mean_surface_distances
 from usx_completion.observation import BadPartial
 from usx_completion.paper.completion import PaperCompletion
 from usx_completion.shape_model import PACKAGED_REAL, load_shape_model
+from usx_completion.training.configuration import as_text, build, find_configuration, read_configuration
+from usx_completion.training.settings import TrainingSettings
 from usx_completion.training.weights import load_weights
 
 WEIGHTS = PACKAGED_REAL.with_name("usx.safetensors")
@@ -81,6 +84,18 @@ def test_the_small_networks_of_the_paper_have_learned_something(spine, variant):
         there, back = (cKDTree(a).query(b)[0] for a, b in ((answer, mine.complete), (mine.complete, answer)))
         apart.append(1e4 * (np.mean(there**2) + np.mean(back**2)))
     assert apart[0] < 14.0 and apart[0] < 0.8 * apart[1]  # it looks at what it is given: another person is farther off
+
+
+def test_the_configuration_is_that_of_the_card():
+    """`train --config usx` makes such weights."""
+    sections = read_configuration(find_configuration("usx"))
+    card = load_weights(WEIGHTS, FORMAT)[1]
+    settings = build(CorrectionConfiguration, {name: sections[name] for name in ("network", "loss", "augment", "data")
+                                               if name in sections}, "usx")
+    assert card["training"] == as_text(build(TrainingSettings, sections["training"], "training"))
+    assert card["loss"] == as_text(settings.loss) and card["augment"] == as_text(settings.augment)
+    assert json.loads(card["network"]) | {"modes": settings.network.modes} == json.loads(as_text(settings.network))
+    assert card["step"] == card["steps"] == str(sections["training"]["steps"])
 
 
 def test_they_complete_a_person_that_nothing_was_trained_on(model, spine):
@@ -156,6 +171,17 @@ def test_sigma_grows_where_the_xray_is_missing(spine):
     body = method.network.shown.numpy()
     for k, level in enumerate(LEVELS):
         assert blind.levels[level].sigma[body[k]].mean() > 1.05 * both.levels[level].sigma[body[k]].mean()
+
+
+def test_sigma_shrinks_while_the_sweep_goes_on(spine):
+    """The probe goes from head to foot: what is at the end of what has been seen is told less surely."""
+    points, labels, sources = spine[1]
+    method, seen, told = CorrectionCompletion.load(WEIGHTS), sources != SOURCE_XRAY, []
+    heights = points[seen & (labels == label_of_level("L3")), 2]
+    for share in (0.5, 0.75, 1.0):
+        later = seen & (points[:, 2] < np.quantile(heights, 1.0 - share)) & (share < 1.0)
+        told.append(method.complete(*_without((points, labels, sources), later)).levels["L3"].sigma.mean())
+    assert told[0] > 1.02 * told[2] and told[1] > told[2]
 
 
 def test_a_million_points_are_thinned_and_answered(spine):

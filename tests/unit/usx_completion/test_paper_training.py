@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -78,6 +80,18 @@ def test_two_processes_give_the_parameters_of_one(files, trained, tmp_path):
     for name, value in one["module"].items():
         torch.testing.assert_close(two["module"][name], value, atol=1e-6, rtol=0)
     assert max((value - untrained[name]).abs().max() for name, value in one["module"].items()) > 1e-3
+
+
+def test_torchrun_gives_the_parameters_of_one_process(files, trained, tmp_path):
+    run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m",
+           "usx_completion.training.train", "--config", str(files / "tiny.yaml"), "--data", str(files / "train.h5"),
+           "--validation", str(files / "val.h5"), "--out", str(tmp_path), "--quiet", "--threads", "1"]
+    done = subprocess.run(run, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    one, two = (torch.load(folder / "checkpoint.pt", weights_only=True) for folder in (trained, tmp_path))
+    for name, value in one["module"].items():
+        torch.testing.assert_close(two["module"][name], value, atol=1e-6, rtol=0)
+    assert PaperCompletion.load(tmp_path / "model.safetensors").card["processes"] == "2"
 
 
 def test_weights_come_with_a_card_and_complete_a_cloud(trained, files):
