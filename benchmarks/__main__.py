@@ -14,8 +14,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+# OpenBLAS' threads and torch's wait for each other busily; the launch files do the same for the nodes.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 from rich.console import Console
 from rich.table import Table
+
+from usx_runtime import hook
 
 FOLDER = Path(__file__).parent
 
@@ -42,6 +47,7 @@ def main() -> int:
     unknown = set(options.only) - set(names)
     if unknown:
         parser.error(f"no benchmark named {', '.join(sorted(unknown))}; there are {', '.join(names)}")
+    hook.install()  # some of them start nodes
     console, rows = Console(), []
     for name in options.only or names:
         console.print(f"== {name}")

@@ -105,9 +105,8 @@ def vertex_normals(mesh: Mesh) -> NDArray[np.float64]:
     """(V, 3) area-weighted unit normals, outward for outward faces; zero for a vertex without faces."""
     corners = mesh.vertices[mesh.faces]
     face_normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    normals = np.zeros_like(mesh.vertices)
-    for corner in range(3):
-        np.add.at(normals, mesh.faces[:, corner], face_normals)
+    corner_of = mesh.faces.T.ravel()
+    normals = np.column_stack([np.bincount(corner_of, np.tile(axis, 3), len(mesh.vertices)) for axis in face_normals.T])
     lengths = np.linalg.norm(normals, axis=1, keepdims=True)
     return np.divide(normals, lengths, out=np.zeros_like(normals), where=lengths > 0)
 

@@ -104,9 +104,10 @@ def silhouette(flat: NDArray) -> NDArray[np.int64]:
     offsets = flat - middle
     index = direction_bins(offsets)
     squared = np.einsum("ni,ni->n", offsets, offsets)
-    order = np.lexsort((np.arange(len(flat)), -squared, index))
-    first = np.r_[True, np.diff(index[order]) != 0]
-    return order[first]
+    inwards_out = np.argsort(-squared, kind="stable")[::-1]
+    outermost = np.full(BINS, -1)
+    outermost[index[inwards_out]] = inwards_out  # the last one stays
+    return outermost[outermost >= 0]
 
 
 def direction_bins(offsets: NDArray) -> NDArray[np.int64]:

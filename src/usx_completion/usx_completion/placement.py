@@ -108,14 +108,14 @@ def best_tilt(body: NDArray, outline: Outline, usual: float) -> tuple[float, NDA
 
     2-D iterated closest points with scale from several tilts about the ``usual`` one; the scale is thrown away.
     """
-    tree = cKDTree(outline.points)
+    tree, sagittal = cKDTree(outline.points), np.ascontiguousarray(body[:, 1:])
     best = (np.inf, usual, outline.centre)
     for offset in np.radians([-24.0, -12.0, 0.0, 12.0, 24.0]):
         angle, factor, place_ = usual + offset, 1.0, outline.centre.copy()
-        flat = (body @ rotation_matrix(np.array([angle, 0.0, 0.0])).T)[:, 1:]
+        flat = _turned(sagittal, angle)
         place_ = outline.centre - 0.5 * (flat.min(axis=0) + flat.max(axis=0))
         for _ in range(12):
-            flat = (body @ rotation_matrix(np.array([angle, 0.0, 0.0])).T)[:, 1:]
+            flat = _turned(sagittal, angle)
             rim = flat[silhouette(flat)] * factor
             distance, nearest = tree.query(rim + place_)
             goal = outline.points[nearest]
@@ -130,6 +130,12 @@ def best_tilt(body: NDArray, outline: Outline, usual: float) -> tuple[float, NDA
         if error < best[0]:
             best = (error, float(angle), place_)
     return best[1], best[2]
+
+
+def _turned(sagittal: NDArray, angle: float) -> NDArray[np.float64]:
+    """Points (N, 2), y and z, turned about x by an angle in rad."""
+    cos, sin = np.cos(angle), np.sin(angle)
+    return sagittal @ np.array([[cos, sin], [-sin, cos]])
 
 
 def _from_spinous_processes(model: ShapeModel, observation: SpineObservation) -> Placement:

@@ -187,6 +187,13 @@ def test_without_x_ray_there_is_no_point_of_it(case):
     assert not (worse.sources == 1).any() and all(len(mine.filled) == 0 for mine in worse.inputs.values())
 
 
+def test_without_ultrasound_bodies_are_left_and_no_input_of_a_level(case):
+    worse = perturbed(case, CONDITIONS["no ultrasound"])
+    assert (worse.given.sources == 1).all() and not worse.given.inputs and worse.units == case.units
+    np.testing.assert_array_equal(worse.given.points, xray(case.given))
+    assert set(worse.given.labels) == {label_of_level(level) for level in LEVELS} and worse.truth is case.truth
+
+
 def test_the_clean_condition_changes_nothing_and_the_quick_ones_exist(case):
     assert perturbed(case, CONDITIONS["clean"]) is case
     assert set(QUICK_CONDITIONS) <= set(CONDITIONS)

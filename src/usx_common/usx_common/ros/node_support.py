@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import signal
 import sys
@@ -176,6 +177,8 @@ def run(make_node: Callable[[], Node], args: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr, flush=True)
         _end(node)
         return 2
+    gc.collect()
+    gc.freeze()  # what was made at start stays: looking through it again would stop a node (with torch for 0.2 s)
     try:
         make_executor(node).spin()
     except (KeyboardInterrupt, ExternalShutdownException):
