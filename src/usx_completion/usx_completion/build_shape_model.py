@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ from rich.progress import track
 from usx_common.errors import UsxError
 from usx_common.levels import LEVELS
 from usx_common.meshes import Mesh
+from usx_common.processes import one_thread_pool
 from usx_completion.build_from_meshes import add_arguments, build_from_meshes
 from usx_completion.correspondence import Template, register
 from usx_completion.shape_model import PACKAGED, ShapeModel, save_shape_model
@@ -99,7 +99,7 @@ def build(options: argparse.Namespace, console: Console) -> tuple[ShapeModel, Al
     template, body = make_template(first["L3"], options.faces)
     console.print(f"template: {len(template.vertices)} vertices ({int(body.sum())} in the body), "
                   f"{len(template.faces)} faces")
-    with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
+    with one_thread_pool(options.jobs) as pool:
         start = dict.fromkeys(LEVELS, template)
         early, _ = _run(pool, [BuildTask(seed, start, options.spacing) for seed in seeds[: 2 + options.jobs]],
                         "first pass")

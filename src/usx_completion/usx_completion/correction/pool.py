@@ -5,20 +5,18 @@ from __future__ import annotations
 import hashlib
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from usx_common.errors import UsxError
+from usx_common.processes import one_thread_pool
 from usx_completion.correction.examples import Example, ExampleMaker
 from usx_completion.correction.pool_identity import NAME, BadPool, PoolIdentity
 from usx_completion.correction.scene import Scene
-from usx_completion.data.generate import one_thread_each
 from usx_completion.data.presets import SampleSettings, preset_named
 from usx_completion.data.spine_source import SourceChoice, open_source
 from usx_completion.shape_model import PACKAGED_REAL, ShapeModel, load_shape_model
@@ -98,7 +96,7 @@ def write_pool(folder: Path, count: int, seed: int, jobs: int = 2, recipe: Recip
     for part, held in parts:
         if held is not None:
             yield held, part.identity.count - held
-    with one_thread_each(), ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
+    with one_thread_pool(jobs) as pool:
         yield from pool.map(_write, [part for part, held in parts if held is None])
 
 

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import BrokenExecutor, Future
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from usx_common.errors import UsxError
+from usx_common.processes import one_thread_pool
 from usx_completion.data.crop import RULES
 from usx_completion.data.dataset import Dataset, from_samples
 from usx_completion.data.examination import Examination, LevelSample, examine, in_observed_frame, level_samples
@@ -34,7 +32,6 @@ from usx_completion.data.splits import NAMES, parse_fractions, split_in_turn, sp
 from usx_completion.data.storage import DatasetWriter, copy_split
 from usx_completion.data.xray_cloud import CloudSizes
 
-ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
 DESCRIPTION = """Make training data: for every vertebra the part that ultrasound shows of it, the body that a lateral
 X-ray shows, and the complete surface, as one HDF5 file with the keys of US-X Complete. The same options and seed give
 the same file, whatever --jobs. Splits are by subject. What the presets do: docs/training-data.md."""
@@ -102,8 +99,7 @@ def _make(index: int, split: str) -> Dataset | str:
 
 def generate(task: Task, splits: Sequence[str], jobs: int) -> Iterator[Dataset | str]:
     """Parts of a data set, spine by spine in order, made in ``jobs`` processes; a reason where a spine gave none."""
-    with one_thread_each(), ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_start,
-                                                 initargs=(task,)) as pool:
+    with one_thread_pool(jobs, _start, (task,)) as pool:
         waiting: deque[Future[Dataset | str]] = deque()
         try:
             for index, split in enumerate(splits):
@@ -115,21 +111,6 @@ def generate(task: Task, splits: Sequence[str], jobs: int) -> Iterator[Dataset |
         finally:
             for future in waiting:
                 future.cancel()
-
-
-@contextmanager
-def one_thread_each() -> Iterator[None]:
-    """Workers start with one thread each: faster side by side, and sums do not depend on a machine's cores."""
-    before = {name: os.environ.get(name) for name in ONE_THREAD}
-    os.environ.update(ONE_THREAD)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name)
-            else:
-                os.environ[name] = value
 
 
 def parser() -> argparse.ArgumentParser:

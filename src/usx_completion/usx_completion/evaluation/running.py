@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, Future
 from dataclasses import dataclass, field
-from multiprocessing import get_context
 from typing import Any
 
 from usx_common.errors import UsxError
-from usx_completion.data.generate import one_thread_each
+from usx_common.processes import one_thread_pool
 from usx_completion.evaluation.case import Case
 from usx_completion.evaluation.datasets import CaseSource, DatasetPlan
 from usx_completion.evaluation.floors import FloorRow, floors_of
@@ -106,8 +105,7 @@ def run_jobs(work: Work) -> Iterator[JobResult]:
     Raises UsxError for data that cannot be used, and when a process dies.
     """
     arguments: tuple[Any, ...] = (work.plans, work.methods, work.options)
-    with one_thread_each(), ProcessPoolExecutor(work.processes, mp_context=get_context("spawn"),
-                                                initializer=_start, initargs=arguments) as pool:
+    with one_thread_pool(work.processes, _start, arguments) as pool:
         waiting: deque[Future[JobResult]] = deque(pool.submit(_do, job) for job in work.jobs)
         try:
             while waiting:

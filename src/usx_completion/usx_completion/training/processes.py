@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from usx_common.errors import UsxError
+from usx_common.processes import end_with_parent
 
 # bad input stops all processes with the same line, and one that stops breaks the others' connection to it: they are
 # ended while they wait for the first to say why
@@ -128,6 +129,7 @@ def _status(processes: list[Any]) -> int:
 
 
 def _enter(work: Callable[[Any, Group], int], task: Any, group: Group, device: str, meeting: str) -> None:
+    end_with_parent()
     if sys.platform.startswith("linux"):  # a machine's name need not have an address
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // group.world))
