@@ -30,7 +30,7 @@ class Placement:
 def place(model: ShapeModel, observation: SpineObservation, smallest_level: int = 60) -> Placement:
     """Initial poses. With an X-ray: every level whose body was outlined. Without: five spinous processes must show.
 
-    A level without an outline next to one that has it is placed by the usual step between the two.
+    A level without an outline is placed by the usual step from the one above it, or else below it.
     """
     if not observation.outlines:
         return _from_spinous_processes(model, observation)
@@ -46,7 +46,7 @@ def place(model: ShapeModel, observation: SpineObservation, smallest_level: int 
         elif level in observation.outlines:
             poses[level] = _from_outline(model, observation, level)
     poses = moved_sideways(model, observation, poses)
-    for level in LEVELS:
+    for level in (*LEVELS, *reversed(LEVELS)):  # downwards, and then upwards from what lies below
         if enough[level] and level not in poses:
             neighbour = _from_neighbour(model, poses, level)
             if neighbour is None:

@@ -120,6 +120,15 @@ def test_a_body_missing_in_the_xray_is_bridged_by_its_neighbours(method, partial
     assert error(result.levels[level].mesh, held_out_spine[level]) < 2.5
 
 
+@pytest.mark.parametrize("shown", [20, 22, 24])
+def test_one_body_in_the_xray_is_enough_to_find_all_levels(method, partial, held_out_spine, shown):
+    keep = (partial.sources != SOURCE_XRAY) | (partial.labels == shown)
+    result = method.complete(partial.points[keep], partial.labels[keep], partial.sources[keep])
+    assert tuple(result.levels) == LEVELS and not result.reasons
+    for level, completed in result.levels.items():
+        assert error(completed.mesh, held_out_spine[level]) < 2.5
+
+
 def test_foreign_points_are_ignored(completion, method, partial):
     random = np.random.default_rng(5)
     count = len(partial.points) // 10

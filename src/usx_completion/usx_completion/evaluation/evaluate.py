@@ -29,7 +29,7 @@ DESCRIPTION = """Measure how well methods complete vertebrae, on spines that no 
 shape model and real people, each examined as in the paper and as devices behave, and whole acquisitions that went
 through the nodes. Nothing is trained. What the figures mean: docs/evaluation.md."""
 EXAMPLES = """examples:
-  evaluate --out out/evaluation                       all of it; 10 minutes on two cores
+  evaluate --out out/evaluation                       all but acquisitions; 10 minutes on two cores
   evaluate --out out/quick --quick                    few spines, under 3 minutes
   evaluate --out out/ssm --methods mean SSM+GP --datasets real-paper --no-robustness
   evaluate --out out/mine --meshes people/            also your own people: people/NAME/L1.ply .. L5.ply, mm, RAS
