@@ -173,6 +173,41 @@ def test_bad_clouds_are_counted_by_reason_and_the_node_lives_on(bench, partial, 
     assert not no_folder.result().success and "save_folder" in no_folder.result().message
 
 
+def test_what_is_said_of_a_good_answer_comes_back_with_it(bench, partial):
+    b = bench()
+    b.send(message(partial, 5))
+    assert b.wait(lambda: b.settled(1) and "completed L1" in b.state())
+    b.send(message(partial, 6, label=partial.labels + 30))
+    assert b.wait(lambda: b.settled(2) and "refused" in b.state())
+    b.send(message(partial, 5))
+    assert b.wait(lambda: b.settled(3) and "completed L1" in b.state())
+    assert b.account()["rejected.duplicate"] == 1 and b.account()["used"] == 1
+
+
+def test_rows_that_are_dropped_may_hold_anything(bench, partial):
+    b = bench()
+    points, label = partial.points.copy(), partial.labels.astype(float)
+    points[7], label[7] = np.nan, np.nan
+    b.send(message(partial, 5, points=points, label=label))
+    assert b.wait(lambda: b.settled(1) and "completed L1" in b.state())
+    assert b.account() == {"received": 1, "used": 1, "pending": 0}
+
+
+def test_an_answer_that_is_late_for_the_end_is_counted_and_not_published(bench, partial, monkeypatch):
+    b = bench()
+    complete = b.node._method.complete
+
+    def late(*arguments):
+        result = complete(*arguments)
+        b.node._closed = True
+        return result
+
+    monkeypatch.setattr(b.node._method, "complete", late)
+    b.send(message(partial, 5))
+    assert b.wait(lambda: b.settled(1))
+    assert b.account() == {"received": 1, "used": 0, "pending": 0, "rejected.closed": 1} and not b.clouds
+
+
 @pytest.mark.parametrize("stage", ["completed_cloud", "describe"])
 def test_what_failed_is_counted_once_and_may_come_again(bench, partial, monkeypatch, stage):
     b = bench()

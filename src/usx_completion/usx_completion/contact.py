@@ -237,7 +237,7 @@ def _nearest(points: NDArray, surface: NDArray, reach: float) -> tuple[NDArray, 
 
 @numba.njit(cache=True, error_model="numpy")
 def _near(points: NDArray, surface: NDArray, reach: float) -> NDArray:  # pragma: no cover - compiled
-    """Whether any of the surface's points, which are in the order of their z, is within ``reach`` of each (N,)."""
+    """Whether any of the surface's points, which are in the order of their x, is within ``reach`` of each (N,)."""
     found = np.zeros(len(points), np.bool_)
     places = surface[:, ACROSS].copy()
     starts = np.searchsorted(places, points[:, ACROSS] - reach)

@@ -12,7 +12,8 @@ from usx_common.errors import UsxError
 from usx_common.levels import LEVELS, SOURCE_ULTRASOUND, SOURCE_XRAY, label_of_level
 from usx_common.transforms import apply, identity
 from usx_completion import parameters
-from usx_completion.completion import Completion, ShapeModelCompletion
+from usx_completion.completed import Completion
+from usx_completion.completion import ShapeModelCompletion
 from usx_completion.placement import usual_step
 from usx_completion.shape_model import ShapeModel, load_shape_model
 

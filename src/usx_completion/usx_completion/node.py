@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import sys
 import time
+from collections.abc import Mapping
 
 from rclpy.node import Node
 from sensor_msgs.msg import PointCloud2
@@ -19,7 +20,7 @@ from usx_common.ros import conversion, interface
 from usx_common.ros.node_support import OK, WARN, Diagnostics, declare_parameters, run
 from usx_common.worker import Worker
 from usx_completion import output, parameters
-from usx_completion.completion import Completion
+from usx_completion.completed import Completion
 from usx_completion.methods import make_method
 from usx_completion.observation import BadPartial, as_codes
 
@@ -37,6 +38,8 @@ class CompletionNode(Node):
         self._counters = self._diagnostics.watch(StreamCounters("spine/partial"), self._rate, self._latency)
         self._method = make_method(self._values)
         self._completion: Completion | None = None
+        self._closed = False
+        self._last_state: tuple[bytes, str, dict[str, object]] = (OK, "", {})
         self._answered = ""
         self._cloud = self.create_publisher(PointCloud2, "spine/completed", interface.LATCHED)
         self._meshes = self.create_publisher(MarkerArray, "spine/meshes", interface.LATCHED)
@@ -46,11 +49,12 @@ class CompletionNode(Node):
             self._complete, "completion", on_error=self._refuse,
             on_drop=lambda _: self._counters.rejected("superseded"))
         self._subscription = self.create_subscription(PointCloud2, "spine/partial", self._on_partial, interface.LATCHED)
-        self._tell(OK, f"{self._method.description} loaded; waiting for spine/partial")
+        self._tell(OK, f"{self._method.description} loaded; waiting for spine/partial", {})
 
     def close(self) -> None:
-        """Finish the completion under way and stop the worker."""
+        """Stop the worker. What it is at is waited for, some seconds, and then counted as ``closed``."""
         self._worker.close()
+        self._closed = True
 
     def _on_partial(self, message: PointCloud2) -> None:
         self._counters.received()
@@ -62,18 +66,22 @@ class CompletionNode(Node):
         interface.check_cloud(message, FIELDS, self._values["spine_frame"])
         name = self._name_of_new(message)
         fields = conversion.cloud_to_fields(message)
-        completion = self._method.complete(conversion.cloud_points_mm(message), as_codes(fields["label"], "label"),
-                                           as_codes(fields["source"], "source"))
-        self._completion = completion
+        points = conversion.cloud_points_mm(message)
+        labels, sources = (as_codes(fields[field], field, points) for field in ("label", "source"))
+        completion = self._method.complete(points, labels, sources)
+        if self._closed:
+            raise BadPartial("closed", "the node has ended")
         self._publish(completion, message)
+        self._completion = completion
         self._latency.add(time.monotonic() - start)
-        self._tell(OK if completion.levels else WARN, output.describe(completion),
-                   dropped_points=completion.dropped_points, method=self._method.description)
+        self._last_state = (OK if completion.levels else WARN, output.describe(completion),
+                            {"dropped_points": completion.dropped_points, "method": self._method.description})
+        self._tell(*self._last_state)
         # last, because _refuse counts what raises above, and what failed may be sent again
         self._answered = name
         self._counters.used()
 
-    def _tell(self, level: bytes, text: str, **facts: object) -> None:
+    def _tell(self, level: bytes, text: str, facts: Mapping[str, object]) -> None:
         """The node's state, with what has to be known of the method."""
         warning = self._method.warning
         self._diagnostics.set_state(WARN if warning else level, f"{warning}; {text}" if warning else text, **facts)
@@ -94,15 +102,18 @@ class CompletionNode(Node):
                   for name, level in completion.levels.items()]
         texts = [conversion.text_marker(text, place, frame, stamp, (name, label_of_level(name)))
                  for name, (text, place) in output.level_texts(completion).items()]
+        cloud = conversion.fields_to_cloud(points, frame, stamp, label=labels, sigma=sigma)
         self._meshes.publish(MarkerArray(markers=[clear, *meshes]))
         self._texts.publish(MarkerArray(markers=[clear, *texts]))
-        self._cloud.publish(conversion.fields_to_cloud(points, frame, stamp, label=labels, sigma=sigma))
+        self._cloud.publish(cloud)
 
     def _refuse(self, message: PointCloud2, error: Exception) -> None:
         reason = getattr(error, "reason", "failed")
         self._counters.rejected(reason)
-        if reason != "duplicate":  # the answer to it stands, and with it what the state says of it
-            self._diagnostics.set_state(WARN, f"partial spine refused: {error}")
+        if reason == "duplicate":  # the answer to it stands, and with it what was said of it
+            self._tell(*self._last_state)
+        else:
+            self._tell(WARN, f"partial spine refused: {error}", {"method": self._method.description})
 
     def _on_save(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         try:

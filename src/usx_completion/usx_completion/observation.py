@@ -132,9 +132,11 @@ def _outlines(points: NDArray, labels: NDArray
     return plane, outlines, reasons
 
 
-def as_codes(values: NDArray, name: str) -> NDArray[np.int64]:
-    """Whole numbers of a float32 cloud field. Raises BadPartial for a value that is not whole, or not finite."""
-    values = np.asarray(values, dtype=np.float64)
+def as_codes(values: NDArray, name: str, points: NDArray) -> NDArray[np.int64]:
+    """Whole numbers (N,) of a float32 cloud field; 0 for ``points`` (N, 3) that are not finite, which will be dropped.
+
+    Raises BadPartial for a value that is not whole, or not finite."""
+    values = np.where(finite_rows(points), np.asarray(values, dtype=np.float64), 0.0)
     whole = np.isfinite(values) & (np.abs(values) < 2**31)
     if not whole.all() or np.any(values != np.rint(values)):
         wrong = values[~whole | (values != np.rint(np.where(whole, values, 0.5)))][0]

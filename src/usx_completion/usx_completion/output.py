@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from usx_common.errors import UsxError
 from usx_common.levels import LEVELS, label_of_level
 from usx_common.meshes import write_mesh
-from usx_completion.completion import Completion
+from usx_completion.completed import Completion
 
 MESH_COMMENT = "mm, frame spine (LPS: x left, y posterior, z cranial)"
 COLOURS = {"L1": (0.90, 0.45, 0.35, 1.0), "L2": (0.95, 0.75, 0.35, 1.0), "L3": (0.55, 0.80, 0.45, 1.0),
@@ -53,7 +53,7 @@ def save_meshes(folder: str, completion: Completion | None) -> list[Path]:
     if not folder:
         raise UsxError("nothing saved: set the parameter save_folder to the folder that may be written to")
     if completion is None or not completion.levels:
-        raise UsxError("nothing saved: no vertebra has been completed yet")
+        raise UsxError("nothing saved: the newest partial spine gave no vertebra, or there was none yet")
     target = Path(folder).expanduser()
     files = []
     try:

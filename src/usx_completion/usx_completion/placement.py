@@ -34,7 +34,7 @@ def place(model: ShapeModel, observation: SpineObservation, smallest_level: int 
     """
     if not observation.outlines:
         return _from_spinous_processes(model, observation)
-    if not np.any(observation.labels != UNKNOWN_LABEL):
+    if not any(observation.count(label_of_level(level)) >= smallest_level for level in LEVELS):
         observation = _labelled_by_bodies(observation)
     poses: dict[str, Matrix] = {}
     reasons = dict(observation.reasons)
@@ -57,13 +57,14 @@ def place(model: ShapeModel, observation: SpineObservation, smallest_level: int 
 
 
 def _labelled_by_bodies(observation: SpineObservation) -> SpineObservation:
-    """Ultrasound of unknown level labelled by the nearest body's height: an arch hangs about 10 mm below its body."""
+    """Ultrasound points of unknown level labelled by the nearest body's height: an arch hangs about 10 mm below it."""
     plane = observation.plane
     assert plane is not None
     names = list(observation.outlines)
     heights = np.asarray([observation.outlines[name].centre[1] for name in names]) - 10.0
     nearest = np.argmin(np.abs(plane.flatten(observation.points)[:, 1, None] - heights[None, :]), axis=1)
-    return replace(observation, labels=np.asarray([label_of_level(name) for name in names])[nearest])
+    bodies, labels = np.asarray([label_of_level(name) for name in names]), observation.labels
+    return replace(observation, labels=np.where(labels == UNKNOWN_LABEL, bodies[nearest], labels))
 
 
 def _from_neighbour(model: ShapeModel, poses: dict[str, Matrix], level: str) -> Matrix | None:

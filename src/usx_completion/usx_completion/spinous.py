@@ -49,7 +49,7 @@ def midline_profile(points: NDArray) -> tuple[NDArray[np.float64], NDArray[np.fl
     count = index.max() + 1
     heights = low + (np.arange(count) + 0.5) * BIN_MM
     # the crests are the most posterior bone of all: they show where the midline runs
-    high = points[:, 1] > np.quantile(points[:, 1], 0.85)
+    high = points[:, 1] >= np.quantile(points[:, 1], 0.85)
     degree = 2 if high.sum() > 50 else 0
     middle = np.polyval(np.polyfit(points[high, 2], points[high, 0], degree), heights)
     near = np.abs(points[:, 0] - middle[index]) < HALF_WIDTH_MM

@@ -11,7 +11,6 @@ from usx_common.levels import LEVELS, SOURCE_XRAY
 from usx_common.meshes import read_mesh
 from usx_common.transforms import make_transform, rotation_about_axis
 from usx_completion import output, parameters
-from usx_completion.completion import placed_mean_meshes
 from usx_completion.fit_level import LevelState
 from usx_completion.level_shape import level_shapes
 from usx_completion.surface_distance import surface_distances
@@ -176,12 +175,6 @@ def test_the_cloud_holds_all_levels_with_sigma_in_metres(completion):
     empty = replace(completion, levels={})
     assert [len(part) for part in output.completed_cloud(empty)] == [0, 0, 0]
     assert output.describe(empty).startswith("no level completed")
-
-
-def test_the_placed_mean_for_reports_is_the_same_as_the_methods(method, partial):
-    placed = placed_mean_meshes(partial.points, partial.labels, partial.sources)
-    expected = method.place_mean(partial.points, partial.labels, partial.sources)
-    np.testing.assert_array_equal(placed["L4"].vertices, expected.levels["L4"].mesh.vertices)
 
 
 def test_parameters_reach_the_settings():

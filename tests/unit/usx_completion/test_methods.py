@@ -9,7 +9,7 @@ import torch
 from usx_common.errors import UsxError
 from usx_common.levels import LEVELS
 from usx_completion import parameters
-from usx_completion.completion import Completion
+from usx_completion.completed import Completion
 from usx_completion.methods import ChosenMethod, make_method, usual_partial
 from usx_completion.shape_model import PACKAGED_REAL, load_shape_model
 

@@ -61,9 +61,11 @@ def test_millions_of_points_are_bounded_and_the_bound_is_deterministic():
 @pytest.mark.parametrize("values", [[20.5], [np.nan], [np.inf], [1e12]])
 def test_codes_must_be_whole_numbers(values):
     with pytest.raises(BadPartial) as refusal:
-        as_codes(np.asarray(values, np.float32), "label")
+        as_codes(np.asarray(values, np.float32), "label", np.zeros((len(values), 3)))
     assert refusal.value.reason == "unknown_label"
-    assert as_codes(np.asarray([20.0, 0.0], np.float32), "label").tolist() == [20, 0]
+    assert as_codes(np.asarray([20.0, 0.0], np.float32), "label", np.zeros((2, 3))).tolist() == [20, 0]
+    row = np.array([[0.0, 0.0, 0.0], [np.nan, 0.0, 0.0]])  # a row that will be dropped may hold anything
+    assert as_codes(np.asarray([21.0, np.nan], np.float32), "label", row).tolist() == [21, 0]
 
 
 def filled_ellipse(a=17.0, b=14.0, step=0.8):

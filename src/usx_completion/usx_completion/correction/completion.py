@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Container, Mapping
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +14,10 @@ from usx_common.clouds import finite_rows
 from usx_common.errors import UsxError
 from usx_common.levels import LEVELS
 from usx_common.meshes import Mesh, vertex_normals
-from usx_common.transforms import apply, make_transform
-from usx_completion.completion import CompletedLevel, Completion
-from usx_completion.contact import TOLERATED_MM, fit_joints
-from usx_completion.correction.answer import answers
+from usx_common.transforms import apply, invert, make_transform
+from usx_completion.completed import CompletedLevel, Completion, reasons_for
+from usx_completion.contact import TOLERATED_MM, fit_joints, overlaps
+from usx_completion.correction.answer import Answer, answers
 from usx_completion.correction.calibration import (
     FEWEST,
     NEAR_MM,
@@ -25,13 +28,15 @@ from usx_completion.correction.calibration import (
 )
 from usx_completion.correction.network import CorrectionNetwork
 from usx_completion.correction.polish import Polish
-from usx_completion.correction.scene import NothingPlaced, make_scene
+from usx_completion.correction.scene import NothingPlaced, Scene, make_scene
 from usx_completion.correction.weights import load_network
 from usx_completion.observation import ObservationSettings, observe
+from usx_completion.plausibility import doubts
 from usx_completion.shape_model import PACKAGED_REAL, ShapeModel, load_shape_model
 from usx_completion.training.weights import BadWeights
 
 JOINT_TURNS, JOINT_ROUNDS = 4, 10  # the network's bones run into each other by up to 4 mm, sampled ones by little
+TOLD_MM = 1.0  # joints that touch by more are told of
 
 
 class CorrectionCompletion:
@@ -59,7 +64,9 @@ class CorrectionCompletion:
 
     def moved_to(self, device: str) -> CorrectionCompletion:
         """The same on another device. Its weights leave the one they are on."""
-        return CorrectionCompletion(self.network, self._model, self._sigma, device, self._settings)
+        moved = CorrectionCompletion(self.network, self._model, self._sigma, device, self._settings)
+        moved.card = self.card
+        return moved
 
     def complete(self, points: NDArray, labels: NDArray, sources: NDArray) -> Completion:
         """Complete vertebrae of a partial spine: ``points`` (N, 3) mm, frame spine; ``labels``, ``sources`` (N,).
@@ -67,53 +74,88 @@ class CorrectionCompletion:
         The answer depends on this cloud alone, and moves with it: all is counted from the middle of its points. Raises
         BadPartial for a cloud that cannot be used at all.
         """
-        origin = _middle(np.asarray(points, np.float64))
-        observation = observe(points - origin, labels, sources, self._settings)
+        points, origin = _about_middle(np.asarray(points, np.float64))
+        observation = observe(points, labels, sources, self._settings)
         try:
-            scene, reasons = make_scene(self._model, observation, self._settings.smallest_level)
+            scene, missing = make_scene(self._model, observation, self._settings.smallest_level)
         except NothingPlaced as error:
-            return Completion({}, {**observation.reasons, **error.reasons}, observation.dropped)
+            return Completion({}, reasons_for({}, observation.reasons, error.reasons), observation.dropped)
         answer, = answers(self.network, self._polish, [scene], self._device)
-        local, poses = answer.local, answer.poses
-        points, levels, reasons = scene.points.astype(np.float64), {}, {**observation.reasons, **reasons}
-        answered, sigma = scene.placed.copy(), {}
-        for k in np.flatnonzero(scene.placed):
-            offsets = offsets_near(Mesh(apply(poses[k], local[k]), self._model.faces), points)
-            if len(points) == 0:
-                sigma[k] = self._sigma.of(answer.sigma[k], None)
-            elif len(offsets) < FEWEST:
-                answered[k] = False
-                reasons[LEVELS[k]] = f"only {len(offsets)} ultrasound points are within {NEAR_MM:g} mm of the answer"
-            else:
-                sigma[k] = self._sigma.of(answer.sigma[k], residual_of(offsets))
-        for run in _neighbours(answered):  # a level that is not answered must not dent those that are
-            local[run] = self._joints_fitted(local[run], poses[run])
-        for k in np.flatnonzero(answered):
-            pose = make_transform(poses[k][:3, :3], poses[k][:3, 3] + origin)
-            mesh = Mesh(apply(pose, local[k]), self._model.faces)
-            levels[LEVELS[k]] = CompletedLevel(mesh, sigma[k], pose)
-        return Completion(levels, {level: reason for level, reason in reasons.items() if level not in levels},
-                          observation.dropped, answer.shift)
+        levels, few = self._supported(scene, answer)
+        alone = len(scene.points) == 0
+        wrong = few | doubts(self._model, levels, observation.points[:0] if alone else observation.points,
+                             observation.labels[:0] if alone else observation.labels)
+        levels = {level: found for level, found in levels.items() if level not in wrong}
+        levels, touching = self._joints_fitted(levels)
+        levels = {level: _moved(found, origin) for level, found in levels.items()}
+        shift = answer.shift if scene.shown.any() else np.zeros(3)
+        return Completion(levels, reasons_for(levels, observation.reasons, missing | wrong) | touching,
+                          observation.dropped, shift)
 
-    def _joints_fitted(self, shapes: NDArray, poses: NDArray) -> NDArray[np.float64]:
-        """(L, V, 3) shapes that draw back until neighbours touch by no more than is tolerated; normals are taken anew
-        in between, for dents turn them."""
+    def _supported(self, scene: Scene, answer: Answer) -> tuple[dict[str, CompletedLevel], dict[str, str]]:
+        """The levels that ultrasound points lie near to, with a sigma that holds; and what is said of the others."""
+        levels, few = {}, {}
+        points = scene.points.astype(np.float64)
+        for k in np.flatnonzero(scene.placed):
+            mesh = Mesh(apply(answer.poses[k], answer.local[k]), self._model.faces)
+            offsets = offsets_near(mesh, points)
+            if 0 < len(points) and len(offsets) < FEWEST:
+                few[LEVELS[k]] = f"only {len(offsets)} ultrasound points are within {NEAR_MM:g} mm of the answer"
+                continue
+            sigma = self._sigma.of(answer.sigma[k], residual_of(offsets) if len(points) else None)
+            levels[LEVELS[k]] = CompletedLevel(mesh, sigma, answer.poses[k])
+        return levels, few
+
+    def _joints_fitted(self, levels: Mapping[str, CompletedLevel]
+                       ) -> tuple[dict[str, CompletedLevel], dict[str, str]]:
+        """The levels drawn back at their joints, and what is said of joints that touch all the same. A level that is
+        not among them must not dent those that are."""
+        result, touching = dict(levels), dict[str, str]()
+        for run in _neighbours(levels):
+            poses = np.stack([levels[level].level_to_spine for level in run])
+            shapes = np.stack([apply(invert(pose), levels[level].mesh.vertices)
+                               for pose, level in zip(poses, run, strict=True)])
+            shapes, depths = self._drawn_back(shapes, poses)
+            for level, shape, pose in zip(run, shapes, poses, strict=True):
+                result[level] = replace(levels[level], mesh=Mesh(apply(pose, shape), self._model.faces))
+            touching |= {f"{upper}-{lower}": f"they run into each other by {depth:.1f} mm"
+                         for (upper, lower), depth in zip(pairwise(run), depths, strict=True) if depth > TOLD_MM}
+        return result, touching
+
+    def _drawn_back(self, shapes: NDArray, poses: NDArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """(L, V, 3) shapes that draw back from their neighbours, and (L - 1,) mm by which they still run into each
+        other; normals are taken anew in between, for dents turn them."""
         for _ in range(JOINT_TURNS):
-            normals = np.stack([vertex_normals(Mesh(shape, self._model.faces)) for shape in shapes])
+            normals = self._normals(shapes)
             shapes, left = fit_joints(shapes, normals, poses, JOINT_ROUNDS)
             if left <= TOLERATED_MM:
-                break
-        return shapes
+                return shapes, np.zeros(len(shapes) - 1)
+        return shapes, overlaps(shapes, self._normals(shapes), poses)
+
+    def _normals(self, shapes: NDArray) -> NDArray[np.float64]:
+        return np.stack([vertex_normals(Mesh(shape, self._model.faces)) for shape in shapes])
 
 
-def _middle(points: NDArray) -> NDArray[np.float64]:
-    """Median (3,) of the finite points; the origin where there is none, which is refused later."""
+def _about_middle(points: NDArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The points counted from their middle, and that middle: the median (3,) of the finite ones. As they are where they
+    are no points, which is refused later."""
     if points.ndim != 2 or points.shape[1] != 3 or not (finite := finite_rows(points)).any():
-        return np.zeros(3)
-    return np.median(points[finite], axis=0)
+        return points, np.zeros(3)
+    origin = np.median(points[finite], axis=0)
+    return points - origin, origin
 
 
-def _neighbours(answered: NDArray) -> list[slice]:
-    """Runs of levels that are answered."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], answered.astype(int), [0]])))
-    return [slice(first, last) for first, last in zip(edges[::2], edges[1::2], strict=True)]
+def _moved(level: CompletedLevel, origin: NDArray) -> CompletedLevel:
+    pose = make_transform(level.level_to_spine[:3, :3], level.level_to_spine[:3, 3] + origin)
+    return CompletedLevel(Mesh(level.mesh.vertices + origin, level.mesh.faces), level.sigma, pose)
+
+
+def _neighbours(levels: Container[str]) -> list[list[str]]:
+    """Runs of levels that follow each other, of two and more."""
+    runs: list[list[str]] = []
+    for level in (level for level in LEVELS if level in levels):
+        if runs and LEVELS.index(level) == LEVELS.index(runs[-1][-1]) + 1:
+            runs[-1].append(level)
+        else:
+            runs.append([level])
+    return [run for run in runs if len(run) > 1]

@@ -50,14 +50,15 @@ def make_scene(model: ShapeModel, observation: SpineObservation, smallest_level:
                ) -> tuple[Scene, dict[str, str]]:
     """The scene of an observation and the reasons (level -> sentence) for levels that could not be placed.
 
-    ``smallest_level``: points that a level must have. Where all levels together have fewer, the X-ray is taken alone,
-    and the scene has no points.
+    ``smallest_level``: points that a level must have. Where no level has them, the X-ray is taken alone, and the scene
+    has no points.
 
     Raises NothingPlaced when no level can be placed.
     """
-    if observation.outlines and len(observation.points) < smallest_level:
-        observation = replace(observation, points=np.zeros((0, 3)), labels=np.zeros(0, np.int64))
     placement = starting_poses(model, observation, smallest_level)
+    if not placement.poses and observation.outlines:
+        observation = replace(observation, points=np.zeros((0, 3)), labels=np.zeros(0, np.int64))
+        placement = starting_poses(model, observation, smallest_level)
     if not placement.poses:
         raise NothingPlaced(placement.reasons)
     outlines = np.zeros((len(LEVELS), BINS, 2), np.float32)

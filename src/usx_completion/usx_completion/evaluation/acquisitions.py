@@ -50,7 +50,7 @@ def _partial(folder: Path) -> tuple[NDArray[np.float64], NDArray[np.int64], NDAr
         raise UsxError(f"{path} holds no partial spine of the nodes ({error}); make it with `usx run usx_bringup demo "
                        f"--out {folder}`") from error
     points = np.stack([fields["x"], fields["y"], fields["z"]], axis=1).astype(np.float64) * MM_PER_M
-    labels, sources = as_codes(fields["label"], "label"), as_codes(fields["source"], "source")
+    labels, sources = (as_codes(fields[name], name, points) for name in ("label", "source"))
     finite = np.isfinite(points).all(axis=1)
     return points[finite], labels[finite], sources[finite]
 

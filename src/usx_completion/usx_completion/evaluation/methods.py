@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from usx_common.errors import UsxError
 from usx_common.meshes import Mesh
-from usx_completion.completion import CompletedLevel, Completion, CompletionSettings, ShapeModelCompletion
+from usx_completion.completed import CompletedLevel, Completion
+from usx_completion.completion import CompletionSettings, ShapeModelCompletion
 from usx_completion.evaluation.case import CaseInput
 from usx_completion.fit import FitSettings, Stage, default_stages
 from usx_completion.shape_model import PACKAGED_REAL, load_shape_model

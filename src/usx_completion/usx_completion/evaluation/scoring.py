@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields, replace
 
 from usx_common.errors import UsxError
 from usx_common.levels import LEVELS
-from usx_completion.completion import CompletedLevel
+from usx_completion.completed import CompletedLevel
 from usx_completion.evaluation.case import Case
 from usx_completion.evaluation.methods import Method, Prediction, shape_of
 from usx_completion.metrics import PARTS, PartMetrics, SampledSurface, compare, coverage, sampled
