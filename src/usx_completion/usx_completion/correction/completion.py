@@ -71,8 +71,9 @@ class CorrectionCompletion:
     def complete(self, points: NDArray, labels: NDArray, sources: NDArray) -> Completion:
         """Complete vertebrae of a partial spine: ``points`` (N, 3) mm, frame spine; ``labels``, ``sources`` (N,).
 
-        The answer depends on this cloud alone, and moves with it: all is counted from the middle of its points. Raises
-        BadPartial for a cloud that cannot be used at all.
+        The answer depends on this cloud alone, and moves with it: all is counted from the middle of its points. (X-ray
+        points on a regular grid are filled in on another one, and rounding decides some ties: outlines, by less than
+        the points are apart.) Raises BadPartial for a cloud that cannot be used at all.
         """
         points, origin = _about_middle(np.asarray(points, np.float64))
         observation = observe(points, labels, sources, self._settings)
