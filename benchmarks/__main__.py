@@ -20,7 +20,12 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 from rich.console import Console
 from rich.table import Table
 
-from usx_runtime import hook
+from usx_common.errors import UsxError
+
+try:
+    from usx_runtime import hook
+except ModuleNotFoundError:  # a machine with ROS 2 needs no embedded runtime
+    hook = None
 
 FOLDER = Path(__file__).parent
 
@@ -47,11 +52,15 @@ def main() -> int:
     unknown = set(options.only) - set(names)
     if unknown:
         parser.error(f"no benchmark named {', '.join(sorted(unknown))}; there are {', '.join(names)}")
-    hook.install()  # some of them start nodes
+    if hook is not None:
+        hook.install()  # some of them start nodes
     console, rows = Console(), []
     for name in options.only or names:
         console.print(f"== {name}")
-        rows += importlib.import_module(f"benchmarks.bench_{name}").run(device=options.device)
+        try:
+            rows += importlib.import_module(f"benchmarks.bench_{name}").run(device=options.device)
+        except UsxError as error:
+            console.print(f"[red]{name} gave no figures: {error}")
     table = Table(*("name", "value", "unit"))
     for row in rows:
         table.add_row(row["name"], f"{row['value']:.4g}", row["unit"])

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from usx_common.levels import LEVELS
 from usx_common.meshes import Mesh
 from usx_common.transforms import Matrix
 
@@ -38,9 +39,10 @@ class Completion:
 def reasons_for(levels: Mapping[str, CompletedLevel], refused: Mapping[str, str], missing: Mapping[str, str]
                 ) -> dict[str, str]:
     """The reasons of a completion: ``missing`` of levels that are not among ``levels``, and ``refused`` of bodies in
-    the X-ray that were not used though their level was completed without."""
+    the X-ray that were not used, whether their level is among them or not."""
     reasons = {name: reason for name, reason in {**refused, **missing}.items() if name not in levels}
-    unused = [f"{name} was not used: {reason}" for name, reason in refused.items() if name in levels]
+    unused = [f"the body of {name} was not used: {reason}" for name, reason in refused.items()
+              if name in LEVELS and reasons.get(name) != reason]
     if unused:
         reasons[XRAY] = "; ".join([*([reasons[XRAY]] if XRAY in reasons else []), *unused])
     return reasons

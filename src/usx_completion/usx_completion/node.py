@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
+import threading
 import time
 from collections.abc import Mapping
 
@@ -38,7 +39,7 @@ class CompletionNode(Node):
         self._counters = self._diagnostics.watch(StreamCounters("spine/partial"), self._rate, self._latency)
         self._method = make_method(self._values)
         self._completion: Completion | None = None
-        self._closed = False
+        self._closed, self._ending = False, threading.Lock()
         self._last_state: tuple[bytes, str, dict[str, object]] = (OK, "", {})
         self._answered = ""
         self._cloud = self.create_publisher(PointCloud2, "spine/completed", interface.LATCHED)
@@ -52,9 +53,10 @@ class CompletionNode(Node):
         self._tell(OK, f"{self._method.description} loaded; waiting for spine/partial", {})
 
     def close(self) -> None:
-        """Stop the worker. What it is at is waited for, some seconds, and then counted as ``closed``."""
+        """Stop the worker. What it is at is waited for, some seconds; what comes later is not published."""
         self._worker.close()
-        self._closed = True
+        with self._ending:
+            self._closed = True
 
     def _on_partial(self, message: PointCloud2) -> None:
         self._counters.received()
@@ -69,9 +71,10 @@ class CompletionNode(Node):
         points = conversion.cloud_points_mm(message)
         labels, sources = (as_codes(fields[field], field, points) for field in ("label", "source"))
         completion = self._method.complete(points, labels, sources)
-        if self._closed:
-            raise BadPartial("closed", "the node has ended")
-        self._publish(completion, message)
+        with self._ending:  # publishers live as long as this is held
+            if self._closed:
+                raise BadPartial("closed", "the node has ended")
+            self._publish(completion, message)
         self._completion = completion
         self._latency.add(time.monotonic() - start)
         self._last_state = (OK if completion.levels else WARN, output.describe(completion),
@@ -110,6 +113,8 @@ class CompletionNode(Node):
     def _refuse(self, message: PointCloud2, error: Exception) -> None:
         reason = getattr(error, "reason", "failed")
         self._counters.rejected(reason)
+        if reason == "closed":
+            return
         if reason == "duplicate":  # the answer to it stands, and with it what was said of it
             self._tell(*self._last_state)
         else:

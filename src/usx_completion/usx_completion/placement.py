@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -30,7 +31,7 @@ class Placement:
 def place(model: ShapeModel, observation: SpineObservation, smallest_level: int = 60) -> Placement:
     """Initial poses. With an X-ray: every level whose body was outlined. Without: five spinous processes must show.
 
-    A level without an outline is placed by the usual step from the one above it, or else below it.
+    A level without an outline is placed by usual steps from the nearest above that has one, or else below.
     """
     if not observation.outlines:
         return _from_spinous_processes(model, observation)
@@ -44,15 +45,14 @@ def place(model: ShapeModel, observation: SpineObservation, smallest_level: int 
             seen = observation.count(label_of_level(level))
             reasons[level] = f"{seen} ultrasound points after thinning; {smallest_level} are needed"
         elif level in observation.outlines:
-            poses[level] = _from_outline(model, observation, level)
+            poses[level] = _from_outline(model, observation, level,
+                                         observation.points[observation.labels == label_of_level(level)])
     poses = moved_sideways(model, observation, poses)
-    for level in (*LEVELS, *reversed(LEVELS)):  # downwards, and then upwards from what lies below
-        if enough[level] and level not in poses:
-            neighbour = _from_neighbour(model, poses, level)
-            if neighbour is None:
-                reasons.setdefault(level, "no body in the X-ray, and none of a neighbouring level")
-            else:
-                poses[level] = neighbour
+    bodies = {level: _from_outline(model, observation, level, observation.points)
+              for level in observation.outlines if not enough[level] and len(observation.points)}
+    if poses or bodies:
+        chain = all_poses(model, {**bodies, **poses})
+        poses |= {level: chain[index] for index, level in enumerate(LEVELS) if enough[level] and level not in poses}
     return Placement(poses, {level: reason for level, reason in reasons.items() if level not in poses})
 
 
@@ -67,14 +67,19 @@ def _labelled_by_bodies(observation: SpineObservation) -> SpineObservation:
     return replace(observation, labels=np.where(labels == UNKNOWN_LABEL, bodies[nearest], labels))
 
 
-def _from_neighbour(model: ShapeModel, poses: dict[str, Matrix], level: str) -> Matrix | None:
-    """Usual place next to an adjacent level, the one above first; None when neither is placed."""
-    index = LEVELS.index(level)
-    if index > 0 and LEVELS[index - 1] in poses:
-        return poses[LEVELS[index - 1]] @ usual_step(model, index - 1)
-    if index + 1 < len(LEVELS) and LEVELS[index + 1] in poses:
-        return poses[LEVELS[index + 1]] @ invert(usual_step(model, index))
-    return None
+def all_poses(model: ShapeModel, poses: Mapping[str, Matrix]) -> NDArray[np.float64]:
+    """(L, 4, 4): the poses given, and for missing levels those that follow from the usual step to a neighbour.
+
+    ``poses`` must not be empty.
+    """
+    result: dict[int, Matrix] = {LEVELS.index(level): pose for level, pose in poses.items()}
+    for index in range(1, len(LEVELS)):
+        if index not in result and index - 1 in result:
+            result[index] = result[index - 1] @ usual_step(model, index - 1)
+    for index in range(len(LEVELS) - 2, -1, -1):
+        if index not in result:
+            result[index] = result[index + 1] @ invert(usual_step(model, index))
+    return np.stack([result[index] for index in range(len(LEVELS))])
 
 
 def usual_step(model: ShapeModel, index: int) -> Matrix:
@@ -83,13 +88,12 @@ def usual_step(model: ShapeModel, index: int) -> Matrix:
     return make_transform(rotation_matrix(step[:3]), step[3:])
 
 
-def _from_outline(model: ShapeModel, observation: SpineObservation, level: str) -> Matrix:
-    """Pose of a level: in the X-ray's plane from its outline, across it from the ultrasound's middle."""
+def _from_outline(model: ShapeModel, observation: SpineObservation, level: str, seen: NDArray) -> Matrix:
+    """Pose of a level: in the X-ray's plane from its outline, across it from the middle of the points ``seen``."""
     pose = within_plane(model, observation, level)
     assert observation.plane is not None  # outlines exist only in a plane
     normal = observation.plane.axes[0]
-    mine = observation.points[observation.labels == label_of_level(level)]
-    middle = 0.5 * (np.quantile(mine[:, 0], 0.02) + np.quantile(mine[:, 0], 0.98))
+    middle = 0.5 * (np.quantile(seen[:, 0], 0.02) + np.quantile(seen[:, 0], 0.98))
     return make_transform(pose[:3, :3], pose[:3, 3] + normal * (middle - pose[0, 3]) / normal[0])
 
 

@@ -20,7 +20,7 @@ from usx_completion.completed import CompletedLevel
 from usx_completion.placement import usual_step
 from usx_completion.shape_model import ShapeModel
 
-NEAR_MM, AROUND_MM = 4.0, 25.0
+NEAR_MM, AROUND_MM = 4.0, 10.0
 LEAST_SHARE = 0.6
 MOST_SIGMA_MM = 10.0
 STEP_MM = 20.0  # from where the neighbour expects it
@@ -45,7 +45,8 @@ def doubts(model: ShapeModel, levels: Mapping[str, CompletedLevel], points: NDAr
 
 def _shares(levels: Mapping[str, CompletedLevel], points: NDArray, labels: NDArray) -> dict[str, float]:
     """Share of each level's points that lie near its answer; of one without labels, those around its answer that are
-    nearer to it than to others. Levels with few points are not judged."""
+    nearer to it than to others, not too far around, for a neighbour may not be answered. Levels with few points are not
+    judged."""
     trees = {level: cKDTree(answer.mesh.vertices) for level, answer in levels.items()}
     unknown = points[labels == UNKNOWN_LABEL]
     gaps = np.array([tree.query(unknown)[0] for tree in trees.values()]).reshape(len(trees), len(unknown))
@@ -65,7 +66,7 @@ def _out_of_line(model: ShapeModel, levels: Mapping[str, CompletedLevel]) -> dic
     names = [level for level in LEVELS if level in levels]
     poses = {level: levels[level].level_to_spine for level in names}
     sets = [some for count in range(len(names) + 1) for some in combinations(names, count)
-            if all(_off(model, poses, *pair) <= STEP_MM * _apart(*pair) for pair in pairwise(some))]
+            if all(_off(model, poses, *pair) <= _most(*pair) for pair in pairwise(some))]
     kept = min(sets, key=lambda some: (-len(some), sum(_off(model, poses, *pair) for pair in pairwise(some))))
     if 2 * len(kept) <= len(names):
         kept = ()
@@ -75,7 +76,7 @@ def _out_of_line(model: ShapeModel, levels: Mapping[str, CompletedLevel]) -> dic
 def _told(model: ShapeModel, poses: Mapping[str, Matrix], level: str, others: Sequence[str]) -> str:
     other = min((name for name in others if name != level), key=lambda name: _apart(level, name))
     off = _off(model, poses, *sorted((level, other)))
-    if off <= STEP_MM * _apart(level, other):
+    if off <= _most(level, other):
         return "the levels contradict each other"
     return f"it lies {off:.0f} mm from where {other} has it"
 
@@ -84,9 +85,17 @@ def _apart(first: str, second: str) -> int:
     return abs(LEVELS.index(second) - LEVELS.index(first))
 
 
+def _most(first: str, second: str) -> float:
+    """mm; steps vary by themselves, so over several of them the bound grows as their square root."""
+    return STEP_MM * float(np.sqrt(_apart(first, second)))
+
+
 def _off(model: ShapeModel, poses: Mapping[str, Matrix], upper: str, lower: str) -> float:
-    """How far, mm, the lower of two levels is from where usual steps lead from the upper one."""
-    expected = np.eye(4)
+    """How far, mm, each of two levels is from where usual steps lead from the other: the larger one, for a level that
+    is turned over lies right for the one above it."""
+    usual = np.eye(4)
     for index in range(LEVELS.index(upper), LEVELS.index(lower)):
-        expected = expected @ usual_step(model, index)
-    return float(np.linalg.norm((invert(poses[upper]) @ poses[lower])[:3, 3] - expected[:3, 3]))
+        usual = usual @ usual_step(model, index)
+    there = invert(poses[upper]) @ poses[lower]
+    return max(float(np.linalg.norm((motion - expected)[:3, 3]))
+               for motion, expected in ((there, usual), (invert(there), invert(usual))))

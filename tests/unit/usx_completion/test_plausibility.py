@@ -130,13 +130,15 @@ def test_a_body_that_is_no_body_is_told_of_though_its_level_is_answered(methods,
     points, mine = partial.points.copy(), (partial.sources == SOURCE_XRAY) & (partial.labels == 24)
     points[mine] = points[mine].mean(axis=0)
     answer = methods[name].complete(points, partial.labels, partial.sources)
-    assert tuple(answer.levels) == LEVELS and "L5 was not used: the body's region" in answer.reasons["xray"]
+    assert tuple(answer.levels) == LEVELS and "the body of L5 was not used: the body's region" in answer.reasons["xray"]
 
 
 def test_reasons_are_of_what_is_missing(answers):
     some = {"L2": answers["L2"]}
-    assert reasons_for(some, {"L2": "small", "xray": "tilted", "L1": "small"}, {"L1": "few", "L2": "few"}) == {
-        "xray": "tilted; L2 was not used: small", "L1": "few"}
+    refused = {"L2": "small", "xray": "tilted", "L1": "small", "L3": "large"}
+    assert reasons_for(some, refused, {"L1": "few", "L2": "few"}) == {
+        "xray": "tilted; the body of L2 was not used: small; the body of L1 was not used: small",
+        "L1": "few", "L3": "large"}
 
 
 def test_only_with_an_x_ray_is_there_a_displacement_of_it(network, partial):

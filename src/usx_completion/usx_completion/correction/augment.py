@@ -15,9 +15,10 @@ from scipy.spatial import cKDTree
 from usx_common.transforms import make_transform
 from usx_completion.correction.examples import Example
 from usx_completion.correction.scene import Scene, observation_of
-from usx_completion.correction.start import all_poses, starting_poses
+from usx_completion.correction.start import starting_poses
 from usx_completion.data.setting_checks import check_settings
 from usx_completion.outline import silhouette
+from usx_completion.placement import all_poses
 from usx_completion.rigid import align, rotation_matrix
 from usx_completion.shape_model import ShapeModel
 

@@ -92,7 +92,7 @@ class Judged:
     @staticmethod
     def of(answer: Mesh, sigma: NDArray, points: NDArray, truth: Mesh) -> Judged | None:
         """Of an answer to the ultrasound ``points`` (N, 3), all mm and in one frame; None where too few are near, for
-        then it is not given."""
+        then it is not given. (Nor are answers that are not believed for other reasons, but these are few.)"""
         offsets = offsets_near(answer, points)
         if 0 < len(points) and len(offsets) < FEWEST:
             return None

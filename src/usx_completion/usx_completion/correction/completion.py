@@ -28,15 +28,16 @@ from usx_completion.correction.calibration import (
 )
 from usx_completion.correction.network import CorrectionNetwork
 from usx_completion.correction.polish import Polish
-from usx_completion.correction.scene import NothingPlaced, Scene, make_scene
+from usx_completion.correction.scene import NothingPlaced, Scene, make_scene, without_ultrasound
 from usx_completion.correction.weights import load_network
-from usx_completion.observation import ObservationSettings, observe
+from usx_completion.observation import ObservationSettings, SpineObservation, observe
 from usx_completion.plausibility import doubts
 from usx_completion.shape_model import PACKAGED_REAL, ShapeModel, load_shape_model
 from usx_completion.training.weights import BadWeights
 
 JOINT_TURNS, JOINT_ROUNDS = 4, 10  # the network's bones run into each other by up to 4 mm, sampled ones by little
 TOLD_MM = 1.0  # joints that touch by more are told of
+_NOTHING = np.zeros((0, 3)), np.zeros(0, np.int64)
 
 
 class CorrectionCompletion:
@@ -83,10 +84,13 @@ class CorrectionCompletion:
             return Completion({}, reasons_for({}, observation.reasons, error.reasons), observation.dropped)
         answer, = answers(self.network, self._polish, [scene], self._device)
         levels, few = self._supported(scene, answer)
-        alone = len(scene.points) == 0
-        wrong = few | doubts(self._model, levels, observation.points[:0] if alone else observation.points,
-                             observation.labels[:0] if alone else observation.labels)
+        seen = observation if len(scene.points) else without_ultrasound(observation)
+        wrong = few | doubts(self._model, levels, seen.points, seen.labels)
         levels = {level: found for level, found in levels.items() if level not in wrong}
+        if more := self._by_the_xray(observation, levels, scene.shown & ~scene.placed):
+            levels |= more
+            wrong |= doubts(self._model, levels, *_NOTHING)
+            levels = {level: levels[level] for level in LEVELS if level in levels and level not in wrong}
         levels, touching = self._joints_fitted(levels)
         levels = {level: _moved(found, origin) for level, found in levels.items()}
         shift = answer.shift if scene.shown.any() else np.zeros(3)
@@ -106,6 +110,20 @@ class CorrectionCompletion:
             sigma = self._sigma.of(answer.sigma[k], residual_of(offsets) if len(points) else None)
             levels[LEVELS[k]] = CompletedLevel(mesh, sigma, answer.poses[k])
         return levels, few
+
+    def _by_the_xray(self, observation: SpineObservation, levels: Mapping[str, CompletedLevel], lacking: NDArray
+                     ) -> dict[str, CompletedLevel]:
+        """The levels that ultrasound does not show yet, by their outlines as where there is no ultrasound at all, but
+        moved by as much as the ``levels`` lie elsewhere than their outlines alone would have them."""
+        if not lacking.any() or not levels:
+            return {}
+        scene, _ = make_scene(self._model, without_ultrasound(observation), self._settings.smallest_level)
+        answer, = answers(self.network, self._polish, [scene], self._device)
+        found, _ = self._supported(scene, answer)
+        ways = [levels[level].level_to_spine[:3, 3] - found[level].level_to_spine[:3, 3]
+                for level in levels if level in found]
+        way = np.median(ways, axis=0) if ways else np.zeros(3)
+        return {LEVELS[k]: _moved(found[LEVELS[k]], way) for k in np.flatnonzero(lacking) if LEVELS[k] in found}
 
     def _joints_fitted(self, levels: Mapping[str, CompletedLevel]
                        ) -> tuple[dict[str, CompletedLevel], dict[str, str]]:

@@ -12,13 +12,14 @@ from usx_common.errors import UsxError
 from usx_common.levels import LEVELS
 from usx_common.meshes import Mesh
 from usx_completion.correction.scene import NothingPlaced, Scene, make_scene
-from usx_completion.correction.start import all_poses, starting_poses
+from usx_completion.correction.start import starting_poses
 from usx_completion.data.online import OnlineSpines
 from usx_completion.data.partial_spine import partial_spine
 from usx_completion.data.presets import SampleSettings, preset_named
 from usx_completion.data.spine_source import SourceChoice, mean_chain_of
 from usx_completion.observation import SpineObservation, observe
 from usx_completion.outline import silhouette
+from usx_completion.placement import all_poses
 from usx_completion.shape_model import ShapeModel
 
 

@@ -23,9 +23,10 @@ from usx_completion.correction.polish import Polish
 from usx_completion.correction.pool import identity_of, read_pool
 from usx_completion.correction.reading import Batch
 from usx_completion.correction.scene import observation_of
-from usx_completion.correction.start import all_poses, starting_poses
+from usx_completion.correction.start import starting_poses
 from usx_completion.correction.weights import card_of
 from usx_completion.data.setting_checks import check_settings
+from usx_completion.placement import all_poses
 from usx_completion.shape_model import PACKAGED_REAL, ShapeModel, load_shape_model
 from usx_completion.training.configuration import as_text, build
 from usx_completion.training.learner import Step

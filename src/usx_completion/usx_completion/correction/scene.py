@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from usx_common.errors import UsxError
 from usx_common.levels import LEVELS, UNKNOWN_LABEL, label_of_level
-from usx_completion.correction.start import all_poses, starting_poses
+from usx_completion.correction.start import starting_poses
 from usx_completion.observation import SpineObservation
 from usx_completion.outline import BINS, Outline, XrayPlane
+from usx_completion.placement import all_poses
 from usx_completion.shape_model import ShapeModel
 
 MOST_POINTS = 4500
@@ -57,7 +58,7 @@ def make_scene(model: ShapeModel, observation: SpineObservation, smallest_level:
     """
     placement = starting_poses(model, observation, smallest_level)
     if not placement.poses and observation.outlines:
-        observation = replace(observation, points=np.zeros((0, 3)), labels=np.zeros(0, np.int64))
+        observation = without_ultrasound(observation)
         placement = starting_poses(model, observation, smallest_level)
     if not placement.poses:
         raise NothingPlaced(placement.reasons)
@@ -75,6 +76,11 @@ def make_scene(model: ShapeModel, observation: SpineObservation, smallest_level:
     scene = Scene(points.astype(np.float32), levels_of(labels), outlines, normals, shown, plane,
                   all_poses(model, placement.poses), np.array([level in placement.poses for level in LEVELS]))
     return scene, placement.reasons
+
+
+def without_ultrasound(observation: SpineObservation) -> SpineObservation:
+    """The X-ray alone."""
+    return replace(observation, points=np.zeros((0, 3)), labels=np.zeros(0, np.int64))
 
 
 def observation_of(scene: Scene) -> SpineObservation:

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from usx_common.levels import LEVELS, label_of_level
-from usx_common.transforms import Matrix, invert, make_transform
+from usx_common.transforms import Matrix, make_transform
 from usx_completion.observation import SpineObservation
-from usx_completion.placement import Placement, place, usual_step, within_plane
+from usx_completion.placement import Placement, all_poses, place, within_plane
 from usx_completion.point_to_plane import onto_points
 from usx_completion.rigid import rotation_matrix
 from usx_completion.shape_model import ShapeModel
@@ -82,18 +82,3 @@ def mean_chain(model: ShapeModel) -> NDArray[np.float64]:
 def _middle(points: NDArray) -> NDArray[np.float64]:
     low, high = np.quantile(points, [0.05, 0.95], axis=0)
     return 0.5 * (low + high)
-
-
-def all_poses(model: ShapeModel, poses: Mapping[str, Matrix]) -> NDArray[np.float64]:
-    """(L, 4, 4): the poses given, and for missing levels those that follow from the usual step to a neighbour.
-
-    A network sees five levels always; those that were not placed are not answered. ``poses`` must not be empty.
-    """
-    result: dict[int, Matrix] = {LEVELS.index(level): pose for level, pose in poses.items()}
-    for index in range(1, len(LEVELS)):
-        if index not in result and index - 1 in result:
-            result[index] = result[index - 1] @ usual_step(model, index - 1)
-    for index in range(len(LEVELS) - 2, -1, -1):
-        if index not in result:
-            result[index] = result[index + 1] @ invert(usual_step(model, index))
-    return np.stack([result[index] for index in range(len(LEVELS))])
