@@ -62,6 +62,11 @@ def test_one_level_that_lies_elsewhere_is_named(shape_model, answers, level):
     assert doubts(shape_model, {**answers, level: moved(answers[level], np.array([0.0, 0.0, 15.0]))}, *NOTHING) == {}
 
 
+def test_the_one_that_is_turned_over_is_named(shape_model, answers):
+    pose = answers["L4"].level_to_spine @ np.diag([1.0, -1.0, -1.0, 1.0])
+    assert list(doubts(shape_model, {**answers, "L4": replace(answers["L4"], level_to_spine=pose)}, *NOTHING)) == ["L4"]
+
+
 def test_two_levels_at_one_place_are_not_both_believed(shape_model, answers):
     twice = {**answers, "L4": replace(answers["L3"])}
     assert list(doubts(shape_model, twice, *NOTHING)) == ["L4"]
@@ -71,6 +76,10 @@ def test_where_most_contradict_each_other_none_is_believed(shape_model, answers)
     reversed_ = dict(zip(LEVELS, reversed(answers.values()), strict=True))
     found = doubts(shape_model, reversed_, *NOTHING)
     assert sorted(found) == list(LEVELS) and all("from where" in reason for reason in found.values())
+    halves = {level: moved(answers[level], np.array([0.0, 45.0 * (level < "L3"), 0.0]))
+              for level in ("L1", "L2", "L4", "L5")}
+    found = doubts(shape_model, halves, *NOTHING)
+    assert sorted(found) == ["L1", "L2", "L4", "L5"] and "contradict each other" in found["L1"]
     gap = {level: answers[level] for level in ("L1", "L4")}
     assert doubts(shape_model, gap, *NOTHING) == {}
     far = {**gap, "L4": moved(gap["L4"], np.array([0.0, 0.0, 70.0]))}
@@ -116,6 +125,44 @@ def test_with_too_few_points_a_growing_sweep_is_answered_by_the_x_ray(network, p
         assert tuple(levels) == LEVELS
         for level, truth in held_out_spine.items():
             assert np.linalg.norm(levels[level].mesh.vertices.mean(axis=0) - truth.vertices.mean(axis=0)) < 10.0
+
+
+def test_levels_that_the_sweep_has_not_reached_are_answered_by_the_x_ray_and_become_surer(network, partial,
+                                                                                        held_out_spine):
+    before = np.full(5, np.inf)
+    for reached in range(1, 6):
+        keep = (partial.sources == SOURCE_XRAY) | (partial.labels < 20 + reached)
+        answer = network.complete(partial.points[keep], partial.labels[keep], partial.sources[keep])
+        assert tuple(answer.levels) == LEVELS and not answer.reasons
+        for level, truth in held_out_spine.items():
+            assert np.linalg.norm(answer.levels[level].mesh.vertices.mean(axis=0) - truth.vertices.mean(axis=0)) < 10.0
+        sigma = np.array([np.median(found.sigma) for found in answer.levels.values()])
+        assert sigma[reached - 1] < 0.8 * before[reached - 1]  # of the level that has just come
+        before = sigma
+
+
+@pytest.mark.parametrize("shown", [(20, 21, 22), (21, 22, 23), (22,), (20, 22, 24)])
+def test_points_without_names_of_neighbours_do_not_speak_against_a_level(network, partial, shown):
+    keep = (partial.sources != SOURCE_XRAY) | np.isin(partial.labels, shown)
+    labels = np.where(partial.sources == SOURCE_XRAY, partial.labels, 0)
+    answer = network.complete(partial.points[keep], labels[keep], partial.sources[keep])
+    assert tuple(answer.levels) == tuple(LEVELS[label - 20] for label in shown)
+
+
+@pytest.mark.parametrize("name", ["usx", "shape_model"])
+def test_levels_are_found_across_a_gap_from_a_body_without_ultrasound(methods, partial, name):
+    xray = partial.sources == SOURCE_XRAY
+    keep = np.where(xray, partial.labels == 24, partial.labels < 23)
+    answer = methods[name].complete(partial.points[keep], partial.labels[keep], partial.sources[keep])
+    assert tuple(answer.levels)[:3] == ("L1", "L2", "L3") and "0 ultrasound points" in answer.reasons["L4"]
+
+
+def test_joints_that_cannot_be_parted_are_told_of(network, answers):
+    near = {"L3": answers["L3"], "L4": moved(answers["L4"], np.array([0.0, 0.0, 20.0])), "L1": answers["L1"]}
+    levels, touching = network._joints_fitted(near)
+    assert list(touching) == ["L3-L4"] and "they run into each other by" in touching["L3-L4"]
+    assert levels["L1"] is answers["L1"]
+    assert network._joints_fitted(answers)[1] == {}
 
 
 @pytest.mark.parametrize("name", ["usx", "shape_model"])
