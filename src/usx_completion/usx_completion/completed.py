@@ -17,11 +17,13 @@ XRAY = "xray"
 
 @dataclass(frozen=True)
 class CompletedLevel:
-    """One complete vertebra: ``mesh`` (mm, frame spine, watertight), ``sigma`` (V,) mm, ``level_to_spine`` (4, 4)."""
+    """One complete vertebra: ``mesh`` (mm, frame spine, watertight), ``sigma`` (V,) mm, ``level_to_spine`` (4, 4);
+    ``by_xray``: no ultrasound shows it."""
 
     mesh: Mesh
     sigma: NDArray[np.float64]
     level_to_spine: Matrix
+    by_xray: bool = False
 
 
 @dataclass(frozen=True)

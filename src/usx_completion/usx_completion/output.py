@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from usx_common.errors import UsxError
 from usx_common.levels import LEVELS, label_of_level
 from usx_common.meshes import write_mesh
-from usx_completion.completed import Completion
+from usx_completion.completed import CompletedLevel, Completion
 
 MESH_COMMENT = "mm, frame spine (LPS: x left, y posterior, z cranial)"
 COLOURS = {"L1": (0.90, 0.45, 0.35, 1.0), "L2": (0.95, 0.75, 0.35, 1.0), "L3": (0.55, 0.80, 0.45, 1.0),
@@ -30,13 +30,17 @@ def completed_cloud(completion: Completion) -> tuple[NDArray[np.float64], NDArra
 
 def level_texts(completion: Completion) -> dict[str, tuple[str, NDArray[np.float64]]]:
     """Level -> what is written beside it (name and median sigma) and where (3,), mm, frame spine."""
-    return {name: (f"{name}  ±{np.median(level.sigma):.1f} mm", level.level_to_spine[:3, 3] + TEXT_OFFSET_MM)
+    return {name: (f"{name}  {_how_sure(level)}", level.level_to_spine[:3, 3] + TEXT_OFFSET_MM)
             for name, level in completion.levels.items()}
+
+
+def _how_sure(level: CompletedLevel) -> str:
+    return f"±{np.median(level.sigma):.1f} mm{' by X-ray alone' if level.by_xray else ''}"
 
 
 def describe(completion: Completion) -> str:
     """One sentence: which levels were completed, how sure, and why the others were not."""
-    done = [f"{name} ±{np.median(level.sigma):.1f} mm" for name, level in completion.levels.items()]
+    done = [f"{name} {_how_sure(level)}" for name, level in completion.levels.items()]
     text = f"completed {', '.join(done)}" if done else "no level completed"
     missing: dict[str, list[str]] = {}
     for name, reason in completion.reasons.items():

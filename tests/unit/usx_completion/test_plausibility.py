@@ -13,6 +13,7 @@ from usx_common.transforms import apply, make_transform
 from usx_completion.completed import CompletedLevel, reasons_for
 from usx_completion.correction.completion import CorrectionCompletion
 from usx_completion.correction.start import mean_chain
+from usx_completion.output import describe, level_texts
 from usx_completion.parameters import WEIGHTS
 from usx_completion.plausibility import doubts
 
@@ -136,6 +137,8 @@ def test_levels_that_the_sweep_has_not_reached_are_answered_by_the_x_ray_and_bec
         assert tuple(answer.levels) == LEVELS and not answer.reasons
         for level, truth in held_out_spine.items():
             assert np.linalg.norm(answer.levels[level].mesh.vertices.mean(axis=0) - truth.vertices.mean(axis=0)) < 10.0
+        assert [found.by_xray for found in answer.levels.values()] == [number >= reached for number in range(5)]
+        assert ("L5  ±" in level_texts(answer)["L5"][0]) and ("X-ray alone" in describe(answer)) is (reached < 5)
         sigma = np.array([np.median(found.sigma) for found in answer.levels.values()])
         assert sigma[reached - 1] < 0.8 * before[reached - 1]  # of the level that has just come
         before = sigma

@@ -108,7 +108,7 @@ class CorrectionCompletion:
                 few[LEVELS[k]] = f"only {len(offsets)} ultrasound points are within {NEAR_MM:g} mm of the answer"
                 continue
             sigma = self._sigma.of(answer.sigma[k], residual_of(offsets) if len(points) else None)
-            levels[LEVELS[k]] = CompletedLevel(mesh, sigma, answer.poses[k])
+            levels[LEVELS[k]] = CompletedLevel(mesh, sigma, answer.poses[k], by_xray=len(points) == 0)
         return levels, few
 
     def _by_the_xray(self, observation: SpineObservation, levels: Mapping[str, CompletedLevel], lacking: NDArray
@@ -166,7 +166,7 @@ def _about_middle(points: NDArray) -> tuple[NDArray[np.float64], NDArray[np.floa
 
 def _moved(level: CompletedLevel, origin: NDArray) -> CompletedLevel:
     pose = make_transform(level.level_to_spine[:3, :3], level.level_to_spine[:3, 3] + origin)
-    return CompletedLevel(Mesh(level.mesh.vertices + origin, level.mesh.faces), level.sigma, pose)
+    return replace(level, mesh=Mesh(level.mesh.vertices + origin, level.mesh.faces), level_to_spine=pose)
 
 
 def _neighbours(levels: Container[str]) -> list[list[str]]:
