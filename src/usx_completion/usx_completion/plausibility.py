@@ -1,8 +1,7 @@
 """Which answers are not to be believed: those that contradict what was seen, each other, or say so themselves.
 
 The bounds were chosen on simulated examinations, made worse too (X-ray 10 mm off, half of the ultrasound missing, noise
-of 2 mm). There a level has 67 % of its points near its answer or more, lies less than 15 mm from where its neighbour
-expects it, and has a sigma of less than 6 mm, but for a few that are wrong by centimetres: those are meant.
+of 2 mm): wide enough for all but the few answers there that are wrong by centimetres. Those are meant.
 """
 
 from __future__ import annotations
@@ -20,11 +19,12 @@ from usx_completion.completed import CompletedLevel
 from usx_completion.placement import usual_step
 from usx_completion.shape_model import ShapeModel
 
-NEAR_MM, AROUND_MM = 4.0, 10.0
+NEAR_MM = 4.0  # farther points are not of this bone
+AROUND_MM = 10.0
 LEAST_SHARE = 0.6
 MOST_SIGMA_MM = 10.0
 STEP_MM = 20.0  # from where the neighbour expects it
-FEWEST = 30
+FEWEST = 30  # points to go by
 
 
 def doubts(model: ShapeModel, levels: Mapping[str, CompletedLevel], points: NDArray, labels: NDArray

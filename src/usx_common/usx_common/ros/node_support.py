@@ -178,7 +178,7 @@ def run(make_node: Callable[[], Node], args: list[str] | None = None) -> int:
         _end(node)
         return 2
     gc.collect()
-    gc.freeze()  # what was made at start stays: looking through it again would stop a node (with torch for 0.2 s)
+    gc.freeze()  # what was made at start stays: looking through it again would stop a node for a while
     try:
         make_executor(node).spin()
     except (KeyboardInterrupt, ExternalShutdownException):

@@ -19,19 +19,18 @@ from scipy.spatial import cKDTree
 
 from usx_common.errors import UsxError
 from usx_common.meshes import Mesh, vertex_normals
+from usx_completion.plausibility import FEWEST, NEAR_MM
 from usx_completion.surface_distance import surface_distances
 
 ONE_SIGMA, TWO_SIGMA = 0.6827, 0.9545  # shares of normal errors
 FIRST_COUNTS = 2.0 / 3.0  # of the first share against the second: misses of 5 and of 3 % are equally bad, and a factor
 # that is wrong by a little changes the first 2.2 times as much: (2.2 x 3 / 5)^2 to 1, rounded
-NEAR_MM = 4.0  # farther points are not of this bone
 GROUPS = 3
 LEVELS_PER_GROUP = 20
 BINS = 8  # of sigma, to find the power
 POWERS = (0.3, 1.5)  # what a validation may ask for
 LEAST_MM = 1e-3
 WIDEST_MM = 3.0  # larger ones are as wrong as this one: they are too few to tell
-FEWEST = 30  # points near an answer; with fewer there is no answer
 ALIKE = 1.05  # residuals that differ by less
 
 

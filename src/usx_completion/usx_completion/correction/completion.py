@@ -18,20 +18,13 @@ from usx_common.transforms import apply, invert, make_transform
 from usx_completion.completed import CompletedLevel, Completion, reasons_for
 from usx_completion.contact import TOLERATED_MM, fit_joints, overlaps
 from usx_completion.correction.answer import Answer, answers
-from usx_completion.correction.calibration import (
-    FEWEST,
-    NEAR_MM,
-    SigmaScale,
-    offsets_near,
-    residual_of,
-    scale_of,
-)
+from usx_completion.correction.calibration import SigmaScale, offsets_near, residual_of, scale_of
 from usx_completion.correction.network import CorrectionNetwork
 from usx_completion.correction.polish import Polish
 from usx_completion.correction.scene import NothingPlaced, Scene, make_scene, without_ultrasound
 from usx_completion.correction.weights import load_network
 from usx_completion.observation import ObservationSettings, SpineObservation, observe
-from usx_completion.plausibility import doubts
+from usx_completion.plausibility import FEWEST, NEAR_MM, doubts
 from usx_completion.shape_model import PACKAGED_REAL, ShapeModel, load_shape_model
 from usx_completion.training.weights import BadWeights
 
